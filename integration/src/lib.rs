@@ -1,0 +1,1 @@
+//! Tests that use real initiators, real kernels and real sshd; the benchmarks.

@@ -1,0 +1,2 @@
+//! farlun: a disk on the other side of the Internet.
+fn main() {}

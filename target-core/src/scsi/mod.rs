@@ -1,0 +1,66 @@
+//! The SCSI command core: CDB -> effect on a LUN -> status and sense.
+//!
+//! It knows nothing of iSCSI. A transport asks the [`Device`] to [`prepare`](Device::prepare) a CDB, learns
+//! how much data goes which way, collects that data, and [`run`](Execution::run)s the command.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::lun::{Medium, Wait};
+
+/// SCSI status byte (SAM-6 5.3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Status {
+    /// The command completed.
+    Good = 0x00,
+    /// Sense data says what is wrong.
+    CheckCondition = 0x02,
+    /// COMPARE AND WRITE and the like: the condition was met.
+    ConditionMet = 0x04,
+    /// The logical unit cannot take the command now.
+    Busy = 0x08,
+    /// Another initiator holds the logical unit.
+    ReservationConflict = 0x18,
+    /// No room for another task.
+    TaskSetFull = 0x28,
+    /// The task was aborted by another I_T nexus.
+    TaskAborted = 0x40,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    /// SCSI status.
+    pub status: Status,
+    /// Sense data (fixed format), empty unless `status` is CHECK CONDITION.
+    pub sense: Vec<u8>,
+    /// Data for the initiator, already cut to the allocation length.
+    pub data_in: Vec<u8>,
+}
+
+/// The command would have blocked and changed nothing: run it again on a worker with [`Wait::Allowed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WouldBlock;
+
+/// What `prepare` made of a CDB.
+#[derive(Debug)]
+pub enum Prepared {
+    /// It is over already: refused, or answered from memory.
+    Done(Response),
+    /// It is to be run once its data is here.
+    Run(Execution),
+}
+
+/// Names the device under which a LUN is known, stable across restarts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// T10 vendor identification, at most 8 ASCII bytes.
+    pub vendor: String,
+    /// Product identification, at most 16 ASCII bytes.
+    pub product: String,
+    /// Product revision level, at most 4 ASCII bytes.
+    pub revision: String,
+    /// Unit serial number (VPD 80), at most 36 ASCII bytes. The NAA designator of VPD 83 is derived from it.
+    pub serial: String,
+}

@@ -1,0 +1,1 @@
+//! IP packets between two tun devices through an SSH channel, and plain port forwarding.
