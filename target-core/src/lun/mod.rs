@@ -5,6 +5,14 @@
 //! the whole call out without blocking the thread or change nothing and return [`MediumError::WouldBlock`];
 //! the caller then repeats the call on a worker thread with [`Wait::Allowed`].
 
+mod file;
+mod memory;
+mod open;
+
+pub use file::{FileMedium, FileOptions};
+pub use memory::MemoryMedium;
+pub use open::OpenError;
+
 use std::sync::atomic::AtomicBool;
 
 /// Whether a call may block the thread it is made on.

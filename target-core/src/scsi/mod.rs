@@ -1,12 +1,28 @@
 //! The SCSI command core: CDB -> effect on a LUN -> status and sense.
 //!
-//! It knows nothing of iSCSI. A transport asks the [`Device`] to [`prepare`](Device::prepare) a CDB, learns
-//! how much data goes which way, collects that data, and [`run`](Execution::run)s the command.
+//! It knows nothing of iSCSI. A transport [`attach`](Device::attach)es an I_T nexus to a [`Device`], asks it to
+//! [`prepare`](Nexus::prepare) a CDB, learns how much data goes which way, collects that data, and
+//! [`run`](Execution::run)s the command.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+mod absent;
+mod attention;
+mod block;
+mod device;
+mod execute;
+mod inquiry;
+mod mode;
+mod request;
+mod sense;
+mod simple;
+mod table;
+mod unit;
 
-use crate::lun::{Medium, Wait};
+pub use device::{Device, Nexus, Refused};
+pub use execute::Execution;
+pub use request::MAX_TRANSFER_BYTES;
+pub use unit::{LogicalUnit, LogicalUnitOptions};
+
+use sense::Sense;
 
 /// SCSI status byte (SAM-6 5.3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +32,7 @@ pub enum Status {
     Good = 0x00,
     /// Sense data says what is wrong.
     CheckCondition = 0x02,
-    /// COMPARE AND WRITE and the like: the condition was met.
+    /// PRE-FETCH and the like: the condition was met.
     ConditionMet = 0x04,
     /// The logical unit cannot take the command now.
     Busy = 0x08,
@@ -39,7 +55,34 @@ pub struct Response {
     pub data_in: Vec<u8>,
 }
 
-/// The command would have blocked and changed nothing: run it again on a worker with [`Wait::Allowed`].
+impl Response {
+    fn status(status: Status) -> Self {
+        Self {
+            status,
+            sense: Vec::new(),
+            data_in: Vec::new(),
+        }
+    }
+
+    fn good(data_in: Vec<u8>) -> Self {
+        Self {
+            status: Status::Good,
+            sense: Vec::new(),
+            data_in,
+        }
+    }
+
+    fn check(sense: Sense) -> Self {
+        Self {
+            status: Status::CheckCondition,
+            sense: sense.fixed().to_vec(),
+            data_in: Vec::new(),
+        }
+    }
+}
+
+/// The command would have blocked: run it again on a worker with [`Wait::Allowed`](crate::lun::Wait::Allowed),
+/// which starts it over. What the first attempt may have done is part of what the second does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WouldBlock;
 

@@ -1,0 +1,260 @@
+//! A LUN in memory: sparse, bounded, and gone with the process.
+//!
+//! It reports WCE=0. There is no cache in front of the medium that a flush could empty: what a write has
+//! stored is in the only place it will ever be. That place does not outlive the process, and no SCSI bit says
+//! so; whoever exports such a LUN chooses it for tests and scratch data.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
+
+use super::open::{OpenError, check_block_size, check_size};
+use super::{Durability, Extent, Medium, MediumError, Properties, Provisioning, Wait, WriteCache};
+
+/// Unit of allocation in bytes.
+const CHUNK_BYTES: u64 = 64 * 1024;
+/// Locks the chunks are spread over, so that commands to different places seldom meet.
+const SHARDS: usize = 64;
+
+type Shard = RwLock<HashMap<u64, Box<[u8]>>>;
+
+/// A sparse LUN in memory.
+#[derive(Debug)]
+pub struct MemoryMedium {
+    block_bytes: u32,
+    size_bytes: AtomicU64,
+    limit_bytes: u64,
+    allocated_bytes: AtomicU64,
+    shards: Vec<Shard>,
+}
+
+impl MemoryMedium {
+    /// A medium of `size_bytes` in blocks of `block_bytes` that may take all the memory its size stands for.
+    pub fn new(size_bytes: u64, block_bytes: u32) -> Result<Self, OpenError> {
+        Self::with_limit(size_bytes, block_bytes, size_bytes.next_multiple_of(CHUNK_BYTES))
+    }
+
+    /// The same, taking at most `limit_bytes` of memory: writes beyond it end in [`MediumError::NoSpace`].
+    pub fn with_limit(size_bytes: u64, block_bytes: u32, limit_bytes: u64) -> Result<Self, OpenError> {
+        check_block_size(block_bytes)?;
+        check_size(|| "the memory LUN".to_owned(), size_bytes, block_bytes)?;
+        Ok(Self {
+            block_bytes,
+            size_bytes: AtomicU64::new(size_bytes),
+            limit_bytes,
+            allocated_bytes: AtomicU64::new(0),
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+        })
+    }
+
+    /// Memory taken by blocks now, in bytes.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.allocated_bytes.load(Ordering::Relaxed)
+    }
+
+    fn shard(&self, chunk: u64) -> &Shard {
+        &self.shards[chunk as usize % SHARDS]
+    }
+
+    fn reserve_chunk(&self) -> Result<(), MediumError> {
+        self.allocated_bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
+                taken
+                    .checked_add(CHUNK_BYTES)
+                    .filter(|&total| total <= self.limit_bytes)
+            })
+            .map(|_| ())
+            .map_err(|_| MediumError::NoSpace)
+    }
+
+    fn put(&self, piece: &Piece, data: &[u8]) -> Result<(), MediumError> {
+        let mut chunks = self.shard(piece.chunk).write().unwrap_or_else(PoisonError::into_inner);
+        let chunk = match chunks.entry(piece.chunk) {
+            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                self.reserve_chunk()?;
+                entry.insert(vec![0; CHUNK_BYTES as usize].into_boxed_slice())
+            }
+        };
+        chunk[piece.start..piece.end].copy_from_slice(data);
+        Ok(())
+    }
+
+    /// Zeroes a piece; a chunk that is covered whole is given back.
+    fn clear(&self, piece: &Piece) {
+        let mut chunks = self.shard(piece.chunk).write().unwrap_or_else(PoisonError::into_inner);
+        if piece.is_whole() {
+            if chunks.remove(&piece.chunk).is_some() {
+                self.allocated_bytes.fetch_sub(CHUNK_BYTES, Ordering::Relaxed);
+            }
+        } else if let Some(chunk) = chunks.get_mut(&piece.chunk) {
+            chunk[piece.start..piece.end].fill(0);
+        }
+    }
+
+    fn is_mapped(&self, chunk: u64) -> bool {
+        self.shard(chunk)
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains_key(&chunk)
+    }
+
+    fn check_range(&self, offset_bytes: u64, length_bytes: u64) -> Result<(), MediumError> {
+        match offset_bytes.checked_add(length_bytes) {
+            Some(end) if end <= self.size_bytes() => Ok(()),
+            _ => Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
+        }
+    }
+}
+
+/// The part of one chunk that a range covers.
+struct Piece {
+    chunk: u64,
+    start: usize,
+    end: usize,
+}
+
+impl Piece {
+    fn is_whole(&self) -> bool {
+        self.start == 0 && self.end as u64 == CHUNK_BYTES
+    }
+}
+
+/// Cuts a range at chunk boundaries.
+fn pieces(offset_bytes: u64, length_bytes: u64) -> impl Iterator<Item = Piece> {
+    let end_bytes = offset_bytes + length_bytes;
+    let mut at_bytes = offset_bytes;
+    std::iter::from_fn(move || {
+        (at_bytes < end_bytes).then(|| {
+            let chunk = at_bytes / CHUNK_BYTES;
+            let base_bytes = chunk * CHUNK_BYTES;
+            let piece = Piece {
+                chunk,
+                start: (at_bytes - base_bytes) as usize,
+                end: (end_bytes - base_bytes).min(CHUNK_BYTES) as usize,
+            };
+            at_bytes = base_bytes + CHUNK_BYTES;
+            piece
+        })
+    })
+}
+
+impl Medium for MemoryMedium {
+    fn properties(&self) -> Properties {
+        Properties {
+            block_bytes: self.block_bytes,
+            physical_block_bytes: 4096,
+            write_cache: WriteCache::WriteThrough,
+            provisioning: Some(Provisioning {
+                granularity_bytes: CHUNK_BYTES as u32,
+                reads_zeroes: true,
+            }),
+        }
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes.load(Ordering::Acquire)
+    }
+
+    fn read(&self, offset_bytes: u64, length_bytes: usize, out: &mut Vec<u8>, _: Wait) -> Result<(), MediumError> {
+        self.check_range(offset_bytes, length_bytes as u64)?;
+        out.reserve(length_bytes);
+        for piece in pieces(offset_bytes, length_bytes as u64) {
+            let chunks = self.shard(piece.chunk).read().unwrap_or_else(PoisonError::into_inner);
+            match chunks.get(&piece.chunk) {
+                Some(chunk) => out.extend_from_slice(&chunk[piece.start..piece.end]),
+                None => out.resize(out.len() + (piece.end - piece.start), 0),
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, offset_bytes: u64, data: &[u8], _: Durability, _: Wait) -> Result<(), MediumError> {
+        self.check_range(offset_bytes, data.len() as u64)?;
+        let mut rest = data;
+        for piece in pieces(offset_bytes, data.len() as u64) {
+            let (head, tail) = rest.split_at(piece.end - piece.start);
+            self.put(&piece, head)?;
+            rest = tail;
+        }
+        Ok(())
+    }
+
+    fn flush(&self, _: Wait) -> Result<(), MediumError> {
+        Ok(())
+    }
+
+    fn unmap(&self, offset_bytes: u64, length_bytes: u64, _: Wait, cancel: &AtomicBool) -> Result<(), MediumError> {
+        self.check_range(offset_bytes, length_bytes)?;
+        for piece in pieces(offset_bytes, length_bytes) {
+            if cancel.load(Ordering::Relaxed) {
+                return Err(MediumError::Cancelled);
+            }
+            self.clear(&piece);
+        }
+        Ok(())
+    }
+
+    fn write_zeroes(
+        &self,
+        offset_bytes: u64,
+        length_bytes: u64,
+        may_unmap: bool,
+        _: Durability,
+        wait: Wait,
+        cancel: &AtomicBool,
+    ) -> Result<(), MediumError> {
+        if may_unmap {
+            return self.unmap(offset_bytes, length_bytes, wait, cancel);
+        }
+        self.check_range(offset_bytes, length_bytes)?;
+        let zeroes = vec![0; CHUNK_BYTES as usize];
+        for piece in pieces(offset_bytes, length_bytes) {
+            if cancel.load(Ordering::Relaxed) {
+                return Err(MediumError::Cancelled);
+            }
+            self.put(&piece, &zeroes[piece.start..piece.end])?;
+        }
+        Ok(())
+    }
+
+    fn allocation(&self, offset_bytes: u64, _: Wait) -> Result<Extent, MediumError> {
+        /// Chunks looked at by one call, so that it stays short on a huge empty LUN.
+        const LOOKED_AT: u64 = 4096;
+        self.check_range(offset_bytes, 1)?;
+        let first = offset_bytes / CHUNK_BYTES;
+        let mapped = self.is_mapped(first);
+        let mut next = first + 1;
+        while next < first + LOOKED_AT && next * CHUNK_BYTES < self.size_bytes() && self.is_mapped(next) == mapped {
+            next += 1;
+        }
+        let end_bytes = (next * CHUNK_BYTES).min(self.size_bytes());
+        Ok(Extent {
+            length_bytes: end_bytes - offset_bytes,
+            mapped,
+        })
+    }
+
+    fn resize(&self, new_size_bytes: u64) -> Result<(), MediumError> {
+        if new_size_bytes == 0 || !new_size_bytes.is_multiple_of(u64::from(self.block_bytes)) {
+            return Err(std::io::Error::from(std::io::ErrorKind::InvalidInput).into());
+        }
+        let old_size_bytes = self.size_bytes.swap(new_size_bytes, Ordering::AcqRel);
+        if new_size_bytes >= old_size_bytes {
+            return Ok(());
+        }
+        for shard in &self.shards {
+            let mut chunks = shard.write().unwrap_or_else(PoisonError::into_inner);
+            let before = chunks.len();
+            chunks.retain(|&chunk, _| chunk * CHUNK_BYTES < new_size_bytes);
+            let freed = (before - chunks.len()) as u64;
+            self.allocated_bytes.fetch_sub(freed * CHUNK_BYTES, Ordering::Relaxed);
+        }
+        // What is left of the last chunk must read as zeroes if the LUN grows again.
+        let boundary_bytes = new_size_bytes.next_multiple_of(CHUNK_BYTES);
+        for piece in pieces(new_size_bytes, boundary_bytes - new_size_bytes) {
+            self.clear(&piece);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,233 @@
+//! A device is the LUNs of one target; a nexus is one initiator's way to them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::attention::{Attention, Pending};
+use super::execute::Execution;
+use super::request::Request;
+use super::table::{self, Access};
+use super::unit::LogicalUnit;
+use super::{Prepared, Response, Status, absent};
+
+/// Largest LUN that flat space addressing can name (SAM-6 4.7.7.3).
+const MAX_LUN: u16 = 0x3FFF;
+
+/// The LUNs of one target.
+#[derive(Debug)]
+pub struct Device {
+    luns: BTreeMap<u16, Arc<LogicalUnit>>,
+}
+
+/// No LUN of the device would have this initiator.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("LUN {lun} is in use by {holder} and not shared")]
+pub struct Refused {
+    /// The first LUN that refused.
+    pub lun: u16,
+    /// Name of the initiator that holds it.
+    pub holder: String,
+}
+
+impl Device {
+    /// A device of these LUNs. LUNs above 16383 cannot be addressed and are left out.
+    pub fn new(mut luns: BTreeMap<u16, Arc<LogicalUnit>>) -> Arc<Self> {
+        luns.retain(|&lun, _| {
+            let fits = lun <= MAX_LUN;
+            if !fits {
+                tracing::warn!(lun, "a LUN above 16383 cannot be addressed; it is not exported");
+            }
+            fits
+        });
+        Arc::new(Self { luns })
+    }
+
+    /// The LUNs and what is behind them.
+    pub fn luns(&self) -> &BTreeMap<u16, Arc<LogicalUnit>> {
+        &self.luns
+    }
+
+    /// Registers an I_T nexus of the initiator called `initiator`; `port` names its port (for iSCSI name and
+    /// ISID) and is used to tell ports apart and in logs.
+    ///
+    /// A LUN held by another name is not admitted: most commands to it end in RESERVATION CONFLICT until the
+    /// holder leaves. If that is every LUN there is, the nexus is refused.
+    pub fn attach(self: &Arc<Self>, initiator: &str, port: &str) -> Result<Nexus, Refused> {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        let nexus_id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let nexus = Nexus {
+            id: nexus_id,
+            port: port.into(),
+            paths: self
+                .luns
+                .iter()
+                .map(|(&lun, unit)| Path::register(lun, Arc::clone(unit), nexus_id, initiator))
+                .collect(),
+            device: Arc::clone(self),
+        };
+        match nexus.paths.first() {
+            Some(first) if nexus.paths.iter().all(|path| !path.is_admitted()) => Err(Refused {
+                lun: first.lun,
+                holder: first.unit.holder().unwrap_or_default(),
+            }),
+            _ => Ok(nexus),
+        }
+    }
+}
+
+/// One nexus' way to one LUN.
+#[derive(Debug)]
+pub(super) struct Path {
+    lun: u16,
+    unit: Arc<LogicalUnit>,
+    nexus_id: u64,
+    initiator: Box<str>,
+    admitted: AtomicBool,
+    attached: AtomicBool,
+    pending: Pending,
+}
+
+impl Path {
+    fn register(lun: u16, unit: Arc<LogicalUnit>, nexus_id: u64, initiator: &str) -> Arc<Self> {
+        let path = Arc::new(Self {
+            lun,
+            unit,
+            nexus_id,
+            initiator: initiator.into(),
+            admitted: AtomicBool::new(false),
+            attached: AtomicBool::new(true),
+            pending: Pending::default(),
+        });
+        path.unit.register(&path);
+        path
+    }
+
+    pub(super) fn lun(&self) -> u16 {
+        self.lun
+    }
+
+    pub(super) fn unit(&self) -> &LogicalUnit {
+        &self.unit
+    }
+
+    pub(super) fn nexus_id(&self) -> u64 {
+        self.nexus_id
+    }
+
+    pub(super) fn initiator(&self) -> &str {
+        &self.initiator
+    }
+
+    pub(super) fn pending(&self) -> &Pending {
+        &self.pending
+    }
+
+    pub(super) fn is_admitted(&self) -> bool {
+        self.admitted.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_admitted(&self) {
+        self.admitted.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_attached(&self) -> bool {
+        self.attached.load(Ordering::Acquire)
+    }
+}
+
+/// An I_T nexus: commands of one initiator port. Dropping it detaches it.
+#[derive(Debug)]
+pub struct Nexus {
+    device: Arc<Device>,
+    id: u64,
+    port: Box<str>,
+    /// In LUN order.
+    paths: Vec<Arc<Path>>,
+}
+
+impl Nexus {
+    /// The device it is attached to.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The initiator port it was attached with.
+    pub fn port(&self) -> &str {
+        &self.port
+    }
+
+    /// Whether there is such a LUN.
+    pub fn lun_exists(&self, lun: [u8; 8]) -> bool {
+        self.path(lun).is_some()
+    }
+
+    /// Parses and checks a command and reports unit attentions. Commands that need no medium are done here.
+    pub fn prepare(&self, lun: [u8; 8], cdb: &[u8]) -> Prepared {
+        let Some(path) = self.path(lun) else {
+            return Prepared::Done(absent::answer(&self.device, cdb));
+        };
+        let command = match table::find(cdb) {
+            Ok(command) => command,
+            Err(sense) => {
+                let sense = path.pending.take().map_or(sense, Attention::sense);
+                return Prepared::Done(Response::check(sense));
+            }
+        };
+        if command.access != Access::Always {
+            if let Some(attention) = path.pending.take() {
+                return Prepared::Done(Response::check(attention.sense()));
+            }
+            if !path.is_admitted() && !path.unit.admit(path) && command.access != Access::Harmless {
+                return Prepared::Done(Response::status(Status::ReservationConflict));
+            }
+        }
+        let plan = command.check(cdb).and_then(|cdb| {
+            (command.plan)(&Request {
+                cdb,
+                device: &self.device,
+                path,
+                unit: &path.unit,
+            })
+        });
+        match plan {
+            Ok(plan) => Execution::new(Arc::clone(path), plan),
+            Err(sense) => Prepared::Done(Response::check(sense)),
+        }
+    }
+
+    /// LOGICAL UNIT RESET: the other nexuses of the LUN hear of it. Aborting tasks is the caller's part.
+    pub fn reset_lun(&self, lun: [u8; 8]) {
+        if let Some(path) = self.path(lun) {
+            path.unit.establish(Attention::UnitReset, Some(self.id));
+        }
+    }
+
+    /// Target reset: the other nexuses of every LUN hear of it. Aborting tasks is the caller's part.
+    pub fn reset_target(&self) {
+        for path in &self.paths {
+            path.unit.establish(Attention::BusReset, Some(self.id));
+        }
+    }
+
+    /// Commands of this nexus at the LUN were cleared by another one (CLEAR TASK SET): it will hear of it.
+    pub fn tasks_cleared_by_other(&self, lun: [u8; 8]) {
+        if let Some(path) = self.path(lun) {
+            path.pending.establish(Attention::CommandsCleared);
+        }
+    }
+
+    fn path(&self, lun: [u8; 8]) -> Option<&Arc<Path>> {
+        let lun = absent::decode_lun(lun)?;
+        let index = self.paths.binary_search_by_key(&lun, |path| path.lun).ok()?;
+        self.paths.get(index)
+    }
+}
+
+impl Drop for Nexus {
+    fn drop(&mut self) {
+        for path in &self.paths {
+            path.attached.store(false, Ordering::Release);
+        }
+    }
+}

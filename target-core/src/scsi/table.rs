@@ -1,0 +1,133 @@
+//! The one table of commands: it drives dispatch, the check of reserved bits, and what is reported about them.
+
+use super::request::{Planned, Request};
+use super::sense::Sense;
+use super::{absent, block, inquiry, mode, simple};
+
+/// Who may send a command, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Everyone, at any time, whatever unit attention is pending (SPC-5 5.14).
+    Always,
+    /// Everyone, once unit attentions have been reported.
+    Harmless,
+    /// Who is admitted to the LUN.
+    Holder,
+}
+
+/// One command.
+pub(super) struct Command {
+    pub(super) opcode: u8,
+    /// In the low five bits of byte 1, where the operation code needs one.
+    pub(super) service_action: Option<u8>,
+    /// CDB usage data (SPC-5 6.35.3): which bits are looked at. Its length is that of the CDB.
+    pub(super) usage: &'static [u8],
+    pub(super) access: Access,
+    pub(super) plan: fn(&Request<'_>) -> Planned,
+}
+
+/// NACA, the one bit of CONTROL that is looked at, in order to refuse it (SAM-6 5.2).
+const CONTROL: u8 = 0x04;
+/// GROUP NUMBER: accepted and, without group statistics, of no effect (SBC-4 5.13).
+const GROUP: u8 = 0x1F;
+/// Protection bits, DPO and FUA, in byte 1 of READ and WRITE.
+const FLAGS: u8 = 0xF8;
+
+const fn command(opcode: u8, access: Access, usage: &'static [u8], plan: fn(&Request<'_>) -> Planned) -> Command {
+    Command {
+        opcode,
+        service_action: None,
+        usage,
+        access,
+        plan,
+    }
+}
+
+const fn service(
+    opcode: u8,
+    service_action: u8,
+    access: Access,
+    usage: &'static [u8],
+    plan: fn(&Request<'_>) -> Planned,
+) -> Command {
+    Command {
+        opcode,
+        service_action: Some(service_action),
+        usage,
+        access,
+        plan,
+    }
+}
+
+use Access::{Always, Harmless, Holder};
+
+/// In the order of operation codes.
+#[rustfmt::skip]
+static COMMANDS: &[Command] = &[
+    command(0x00, Harmless, &[0x00, 0, 0, 0, 0, CONTROL], simple::test_unit_ready),
+    command(0x03, Always, &[0x03, 0x01, 0, 0, 0xFF, CONTROL], simple::request_sense),
+    command(0x08, Holder, &[0x08, 0x1F, 0xFF, 0xFF, 0xFF, CONTROL], block::read),
+    command(0x0A, Holder, &[0x0A, 0x1F, 0xFF, 0xFF, 0xFF, CONTROL], block::write),
+    command(0x12, Always, &[0x12, 0x01, 0xFF, 0xFF, 0xFF, CONTROL], inquiry::inquiry),
+    command(0x1A, Holder, &[0x1A, 0x08, 0xFF, 0xFF, 0xFF, CONTROL], mode::sense_6),
+    command(0x25, Holder, &[0x25, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0x01, CONTROL], block::read_capacity_10),
+    command(0x28, Holder, &[0x28, FLAGS, 0xFF, 0xFF, 0xFF, 0xFF, GROUP, 0xFF, 0xFF, CONTROL], block::read),
+    command(0x2A, Holder, &[0x2A, FLAGS, 0xFF, 0xFF, 0xFF, 0xFF, GROUP, 0xFF, 0xFF, CONTROL], block::write),
+    command(0x35, Holder, &[0x35, 0x06, 0xFF, 0xFF, 0xFF, 0xFF, GROUP, 0xFF, 0xFF, CONTROL], block::synchronize_cache),
+    command(0x5A, Holder, &[0x5A, 0x18, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0xFF, CONTROL], mode::sense_10),
+    command(0x88, Holder, &[0x88, FLAGS, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, GROUP, CONTROL], block::read),
+    command(0x8A, Holder, &[0x8A, FLAGS, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, GROUP, CONTROL], block::write),
+    command(0x91, Holder, &[0x91, 0x06, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, GROUP, CONTROL], block::synchronize_cache),
+    service(0x9E, 0x10, Holder, &[0x9E, 0x1F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x01, CONTROL], block::read_capacity_16),
+    command(0xA0, Always, &[0xA0, 0, 0xFF, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, CONTROL], absent::report_luns),
+    command(0xA8, Holder, &[0xA8, FLAGS, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, GROUP, CONTROL], block::read),
+    command(0xAA, Holder, &[0xAA, FLAGS, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, GROUP, CONTROL], block::write),
+];
+
+/// Index of the first command of each operation code, 0xFF where there is none.
+static INDEX: [u8; 256] = index();
+
+const fn index() -> [u8; 256] {
+    let mut table = [0xFF; 256];
+    let mut at = COMMANDS_LENGTH;
+    while at > 0 {
+        at -= 1;
+        table[COMMANDS[at].opcode as usize] = at as u8;
+    }
+    table
+}
+const COMMANDS_LENGTH: usize = COMMANDS.len();
+
+/// The command a CDB names.
+pub(super) fn find(cdb: &[u8]) -> Result<&'static Command, Sense> {
+    let &opcode = cdb.first().ok_or(Sense::INVALID_OPCODE)?;
+    let first = usize::from(INDEX[usize::from(opcode)]);
+    let candidates = COMMANDS.get(first..).ok_or(Sense::INVALID_OPCODE)?;
+    for command in candidates.iter().take_while(|command| command.opcode == opcode) {
+        match command.service_action {
+            Some(action) if cdb.get(1).is_none_or(|byte| byte & 0x1F != action) => {}
+            _ => return Ok(command),
+        }
+    }
+    // The operation code is known, its service action is not.
+    Err(Sense::cdb_field(1, 4))
+}
+
+impl Command {
+    /// The CDB cut to its length, with no bit set that the command does not look at (SPC-5 4.2.5: reserved).
+    pub(super) fn check<'a>(&self, cdb: &'a [u8]) -> Result<&'a [u8], Sense> {
+        let cdb = cdb
+            .get(..self.usage.len())
+            .ok_or(Sense::cdb_field(cdb.len() as u16, 7))?;
+        for (at, (&byte, &used)) in cdb.iter().zip(self.usage).enumerate().skip(1) {
+            let refused = byte & !used;
+            if refused != 0 {
+                return Err(Sense::cdb_field(at as u16, refused.ilog2() as u8));
+            }
+        }
+        if cdb[cdb.len() - 1] & CONTROL != 0 {
+            return Err(Sense::cdb_field(cdb.len() as u16 - 1, 2));
+        }
+        Ok(cdb)
+    }
+}

@@ -1,0 +1,154 @@
+//! A logical unit: a medium, its identity, and who may use it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::Identity;
+use super::attention::Attention;
+use super::device::Path;
+use crate::lun::{Medium, MediumError, Properties};
+
+/// How a logical unit is exported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogicalUnitOptions {
+    /// Admit several initiator names at a time. Only for initiators that know of each other.
+    pub shared: bool,
+    /// Refuse every command that would change the medium.
+    pub read_only: bool,
+}
+
+/// A medium with a name, exported under one LUN or more.
+#[derive(Debug)]
+pub struct LogicalUnit {
+    medium: Arc<dyn Medium>,
+    properties: Properties,
+    identity: Identity,
+    options: LogicalUnitOptions,
+    state: Mutex<State>,
+    /// Held by commands that read, compare and write back, so that they exclude each other.
+    pub(super) exclusive: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The paths of every attached nexus that reaches this unit.
+    paths: Vec<Weak<Path>>,
+}
+
+impl LogicalUnit {
+    /// A unit of its own: one initiator name at a time, writable.
+    pub fn new(medium: Arc<dyn Medium>, identity: Identity) -> Arc<Self> {
+        Self::with_options(medium, identity, LogicalUnitOptions::default())
+    }
+
+    /// A unit that several initiator names may use at a time.
+    pub fn shared(medium: Arc<dyn Medium>, identity: Identity) -> Arc<Self> {
+        Self::with_options(
+            medium,
+            identity,
+            LogicalUnitOptions {
+                shared: true,
+                ..Default::default()
+            },
+        )
+    }
+
+    /// A unit as `options` say.
+    pub fn with_options(medium: Arc<dyn Medium>, identity: Identity, options: LogicalUnitOptions) -> Arc<Self> {
+        Arc::new(Self {
+            properties: medium.properties(),
+            medium,
+            identity,
+            options,
+            state: Mutex::default(),
+            exclusive: Mutex::default(),
+        })
+    }
+
+    /// Where the blocks are.
+    pub fn medium(&self) -> &dyn Medium {
+        &*self.medium
+    }
+
+    /// Under which name it is known.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// How it is exported.
+    pub fn options(&self) -> LogicalUnitOptions {
+        self.options
+    }
+
+    /// The medium's properties, which do not change while it is open.
+    pub fn properties(&self) -> Properties {
+        self.properties
+    }
+
+    /// Number of logical blocks now.
+    pub fn blocks(&self) -> u64 {
+        self.medium.size_bytes() / u64::from(self.properties.block_bytes)
+    }
+
+    /// Resizes the medium and tells every initiator (CAPACITY DATA HAS CHANGED).
+    pub fn resize(&self, new_size_bytes: u64) -> Result<(), MediumError> {
+        self.medium.resize(new_size_bytes)?;
+        self.establish(Attention::CapacityChanged, None);
+        Ok(())
+    }
+
+    /// Name of the initiator that holds the unit, if one does and it is not shared.
+    pub fn holder(&self) -> Option<String> {
+        if self.options.shared {
+            return None;
+        }
+        self.lock()
+            .paths()
+            .find(|path| path.is_admitted())
+            .map(|path| path.initiator().to_owned())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers a path, admitted or not. The unit keeps no path alive.
+    pub(super) fn register(&self, path: &Arc<Path>) {
+        let mut state = self.lock();
+        state.paths.retain(|other| other.strong_count() > 0);
+        state.paths.push(Arc::downgrade(path));
+        state.admit(path, self.options.shared);
+    }
+
+    /// Admits a path that was not, now that the holder may have left.
+    pub(super) fn admit(&self, path: &Arc<Path>) -> bool {
+        self.lock().admit(path, self.options.shared)
+    }
+
+    /// Establishes a condition for every attached nexus but one.
+    pub(super) fn establish(&self, attention: Attention, except_nexus: Option<u64>) {
+        for path in self.lock().paths().filter(|path| Some(path.nexus_id()) != except_nexus) {
+            path.pending().establish(attention);
+        }
+    }
+}
+
+impl State {
+    fn paths(&self) -> impl Iterator<Item = Arc<Path>> + '_ {
+        // A path outlives its nexus while a command of it still runs; it no longer counts.
+        self.paths
+            .iter()
+            .filter_map(Weak::upgrade)
+            .filter(|path| path.is_attached())
+    }
+
+    fn admit(&self, path: &Arc<Path>, shared: bool) -> bool {
+        let free = shared
+            || !self
+                .paths()
+                .any(|other| other.is_admitted() && other.initiator() != path.initiator());
+        if free {
+            path.set_admitted();
+        }
+        free
+    }
+}
