@@ -1,0 +1,127 @@
+//! A guest: Debian's user-mode Linux kernel, an ordinary process, booted in a namespace from the host's own `/` to run
+//! one script of `guest/` and power off. What it writes stays in its memory, but for its run folder.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use crate::netns::Namespace;
+use crate::process::Process;
+use crate::{klog, paths};
+
+/// The tap device in the namespace that the guest's network card is.
+pub const TAP: &str = "uml0";
+
+/// Time for a boot, a script and a power-off; the longest takes a tenth of this on a quiet machine.
+const LIFE_LIMIT: Duration = Duration::from_secs(180);
+
+/// A guest under way.
+#[derive(Debug)]
+pub struct Guest {
+    process: Process,
+    run: TempDir,
+}
+
+/// What a guest whose script ran to its end left.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What the script printed, standard output and error.
+    pub output: String,
+    /// The kernel's log from the start of the script, `<priority>[seconds] text` per line.
+    pub kernel_log: String,
+}
+
+impl Guest {
+    /// Boot in `ns`, which has a tap device [`TAP`], and run `guest/SCRIPT` with `variables` set.
+    ///
+    /// # Errors
+    /// The kernel or the script is missing or cannot be started.
+    pub fn boot(ns: &Namespace, script: &str, variables: &[(&str, &str)]) -> Result<Self> {
+        let uml = paths::uml()?;
+        let run = tempfile::Builder::new().prefix("guest-").tempdir_in(ns.dir())?;
+        fs::write(run.path().join("script"), compose(script, variables)?)?;
+        let init = paths::guest_script("init")?;
+        let mut command = ns.command(uml.join("usr/bin/linux.uml"))?;
+        command
+            .env("TMPDIR", "/dev/shm")
+            .args(["mem=1G", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro"]);
+        command.args(["con=null", "con0=null,fd:1", "ssl=null", "umid=uml"]);
+        // Without gro the card's receive side stalls and logins hang.
+        command.arg(format!("vec0:transport=tap,ifname={TAP},depth=64,gro=1"));
+        command.arg(format!("uml_dir={}/", run.path().display()));
+        command.arg(format!("init={}", init.display()));
+        command
+            .arg(format!("FARLUN_RUN={}", run.path().display()))
+            .arg(format!("FARLUN_UML={}", uml.display()));
+        let process = Process::spawn("guest", &mut command, &run.path().join("console"))?;
+        Ok(Self { process, run })
+    }
+
+    /// The run folder: files the script writes to `$FARLUN_RUN` appear here at once, and the other way.
+    pub fn run_dir(&self) -> &Path {
+        self.run.path()
+    }
+
+    /// Wait for the power-off.
+    ///
+    /// # Errors
+    /// The script failed, the guest crashed or took too long; the error carries all there is to read.
+    pub fn wait(mut self) -> Result<Outcome> {
+        let ended = self.process.wait(LIFE_LIMIT);
+        let read = |name: &str| {
+            let bytes = fs::read(self.run.path().join(name)).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        let (status, output, kernel_log) = (read("status"), read("output"), read("dmesg"));
+        if ended.is_ok() && status.trim() == "0" {
+            let kernel_log = klog::since_start(&kernel_log)?.to_owned();
+            return Ok(Outcome { output, kernel_log });
+        }
+        let end = match &ended {
+            Ok(end) => format!("guest ended ({end}), its script with status {:?}", status.trim()),
+            Err(_) => format!("guest killed after {LIFE_LIMIT:?}"),
+        };
+        bail!(
+            "{end}\n--- output\n{output}\n--- console\n{}\n--- iscsid\n{}",
+            self.process.log(),
+            read("iscsid.log")
+        );
+    }
+}
+
+/// Boot, run and wait in one step.
+///
+/// # Errors
+/// As [`Guest::boot`] and [`Guest::wait`].
+pub fn run(ns: &Namespace, script: &str, variables: &[(&str, &str)]) -> Result<Outcome> {
+    Guest::boot(ns, script, variables)?.wait()
+}
+
+/// The script as the guest runs it: the variables, the shared functions, the story.
+fn compose(script: &str, variables: &[(&str, &str)]) -> Result<String> {
+    let mut text = String::new();
+    for (name, value) in variables {
+        writeln!(text, "{name}={}", quote(value))?;
+    }
+    for part in ["lib.sh", script] {
+        text += &fs::read_to_string(paths::guest_script(part)?).with_context(|| part.to_owned())?;
+    }
+    Ok(text)
+}
+
+/// `value` as one word of a shell.
+fn quote(value: &str) -> String {
+    format!("'{}'", value.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_value_stays_one_word() {
+        assert_eq!(super::quote("it's $HOME"), r"'it'\''s $HOME'");
+    }
+}

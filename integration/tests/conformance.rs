@@ -1,0 +1,32 @@
+//! libiscsi's conformance suite, every verdict as the committed list has it.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use integration::conformance::{self, Results, Verdict};
+use integration::target::Kind;
+
+/// The bar: skips do not count as passed.
+const PASSED_MIN: usize = 140;
+const FAILED_MAX: usize = 30;
+
+#[test]
+fn iscsi_test_cu_says_what_the_list_says() -> Result<()> {
+    let path = conformance::list_path();
+    let list = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let expected = Results::from_list(&list)?;
+    let results = conformance::run(Kind::from_env()?)?;
+    println!("iscsi-test-cu: {}", results.summary());
+    assert_eq!(results.differences(&expected), Vec::<String>::new());
+    assert!(
+        results.count(Verdict::Pass) >= PASSED_MIN,
+        "too few passed: {}",
+        results.summary()
+    );
+    assert!(
+        results.count(Verdict::Fail) <= FAILED_MAX,
+        "too many failed: {}",
+        results.summary()
+    );
+    Ok(())
+}
