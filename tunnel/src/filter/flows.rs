@@ -86,7 +86,10 @@ impl Flows {
         }
         self.table.retain(|_, state| !state.is_over(now_ms));
         while self.table.len() >= FLOWS_MAX {
-            let oldest = self.table.iter().min_by_key(|(_, state)| (state.closed_ms.is_none(), state.last_ms));
+            let oldest = self
+                .table
+                .iter()
+                .min_by_key(|(_, state)| (state.closed_ms.is_none(), state.last_ms));
             let Some(oldest) = oldest.map(|(flow, _)| *flow) else {
                 return;
             };
@@ -103,7 +106,8 @@ impl State {
     }
 
     fn is_over(&self, now_ms: u64) -> bool {
-        self.closed_ms.is_some_and(|closed_ms| now_ms.saturating_sub(closed_ms) > CLOSED_FLOW_MS)
+        self.closed_ms
+            .is_some_and(|closed_ms| now_ms.saturating_sub(closed_ms) > CLOSED_FLOW_MS)
     }
 }
 
@@ -111,7 +115,10 @@ impl State {
 mod tests {
     use super::*;
 
-    const FLOW: Flow = Flow { local_port: 40000, remote_port: 3260 };
+    const FLOW: Flow = Flow {
+        local_port: 40000,
+        remote_port: 3260,
+    };
 
     #[test]
     fn only_what_was_opened() {
@@ -123,7 +130,14 @@ mod tests {
         assert!(!flows.admits(FLOW, ACK, 0), "answers do not open");
         flows.sent(FLOW, SYN, 0);
         assert!(flows.admits(FLOW, SYN | ACK, 1));
-        assert!(!flows.admits(Flow { local_port: 40001, ..FLOW }, ACK, 1));
+        assert!(!flows.admits(
+            Flow {
+                local_port: 40001,
+                ..FLOW
+            },
+            ACK,
+            1
+        ));
     }
 
     #[test]
@@ -149,13 +163,19 @@ mod tests {
         assert!(flows.admits(FLOW, RST | ACK, 5));
         assert!(!flows.admits(FLOW, ACK, 5 + CLOSED_FLOW_MS + 1));
         flows.sent(FLOW, SYN, end);
-        assert!(flows.admits(FLOW, SYN | ACK, end + CLOSED_FLOW_MS + 1), "a new connection on the same ports");
+        assert!(
+            flows.admits(FLOW, SYN | ACK, end + CLOSED_FLOW_MS + 1),
+            "a new connection on the same ports"
+        );
     }
 
     #[test]
     fn full_table_forgets_closed_then_idle() {
         let mut flows = Flows::default();
-        let flow = |n: usize| Flow { local_port: u16::try_from(n).unwrap(), remote_port: 3260 };
+        let flow = |n: usize| Flow {
+            local_port: u16::try_from(n).unwrap(),
+            remote_port: 3260,
+        };
         for n in 0..FLOWS_MAX {
             flows.sent(flow(n), SYN, 100 + n as u64);
         }

@@ -131,7 +131,14 @@ impl Filter {
     /// A filter for the pair, from this end's view. Ports past [`PORTAL_PORTS_MAX`] are left out, `mtu` is in bytes.
     pub fn new(side: Side, local: Ipv4Addr, remote: Ipv4Addr, portal_ports: &[u16], mtu: u16) -> Self {
         let portal_ports = portal_ports.iter().copied().take(PORTAL_PORTS_MAX).collect();
-        Self { side, local, remote, portal_ports, mtu: usize::from(mtu), flows: Flows::default() }
+        Self {
+            side,
+            local,
+            remote,
+            portal_ports,
+            mtu: usize::from(mtu),
+            flows: Flows::default(),
+        }
     }
 
     /// Whether a packet that our kernel sends may go to the peer. `now_ms` is any clock that does not go back.
@@ -141,17 +148,43 @@ impl Filter {
     pub fn outbound(&mut self, bytes: &[u8], now_ms: u64) -> Result<(), DropReason> {
         let packet = self.gate(bytes, self.local, self.remote)?;
         match (self.side, packet.transport) {
-            (Side::Client, Transport::Tcp { source_port, destination_port, flags }) => {
+            (
+                Side::Client,
+                Transport::Tcp {
+                    source_port,
+                    destination_port,
+                    flags,
+                },
+            ) => {
                 self.portal(destination_port)?;
-                self.flows.sent(Flow { local_port: source_port, remote_port: destination_port }, flags, now_ms);
+                self.flows.sent(
+                    Flow {
+                        local_port: source_port,
+                        remote_port: destination_port,
+                    },
+                    flags,
+                    now_ms,
+                );
                 Ok(())
             }
             (Side::Server, Transport::Tcp { source_port, flags, .. }) => {
                 self.portal(source_port)?;
                 not_opening(flags)
             }
-            (Side::Client, Transport::Icmp { kind: packet::ICMP_ECHO_REQUEST, .. })
-            | (Side::Server, Transport::Icmp { kind: packet::ICMP_ECHO_REPLY, .. }) => Ok(()),
+            (
+                Side::Client,
+                Transport::Icmp {
+                    kind: packet::ICMP_ECHO_REQUEST,
+                    ..
+                },
+            )
+            | (
+                Side::Server,
+                Transport::Icmp {
+                    kind: packet::ICMP_ECHO_REPLY,
+                    ..
+                },
+            ) => Ok(()),
             (_, Transport::Icmp { kind, body }) => self.icmp_error(kind, body, self.remote, self.local).map(drop),
             (_, Transport::Other) => Err(DropReason::Protocol),
         }
@@ -164,15 +197,41 @@ impl Filter {
     pub fn inbound(&mut self, bytes: &[u8], now_ms: u64) -> Result<(), DropReason> {
         let packet = self.gate(bytes, self.remote, self.local)?;
         match (self.side, packet.transport) {
-            (Side::Client, Transport::Tcp { source_port, destination_port, flags }) => {
+            (
+                Side::Client,
+                Transport::Tcp {
+                    source_port,
+                    destination_port,
+                    flags,
+                },
+            ) => {
                 self.portal(source_port)?;
                 not_opening(flags)?;
-                let flow = Flow { local_port: destination_port, remote_port: source_port };
-                if self.flows.admits(flow, flags, now_ms) { Ok(()) } else { Err(DropReason::UnknownFlow) }
+                let flow = Flow {
+                    local_port: destination_port,
+                    remote_port: source_port,
+                };
+                if self.flows.admits(flow, flags, now_ms) {
+                    Ok(())
+                } else {
+                    Err(DropReason::UnknownFlow)
+                }
             }
             (Side::Server, Transport::Tcp { destination_port, .. }) => self.portal(destination_port),
-            (Side::Client, Transport::Icmp { kind: packet::ICMP_ECHO_REPLY, .. })
-            | (Side::Server, Transport::Icmp { kind: packet::ICMP_ECHO_REQUEST, .. }) => Ok(()),
+            (
+                Side::Client,
+                Transport::Icmp {
+                    kind: packet::ICMP_ECHO_REPLY,
+                    ..
+                },
+            )
+            | (
+                Side::Server,
+                Transport::Icmp {
+                    kind: packet::ICMP_ECHO_REQUEST,
+                    ..
+                },
+            ) => Ok(()),
             (side, Transport::Icmp { kind, body }) => {
                 let quoted = self.icmp_error(kind, body, self.local, self.remote)?;
                 match side {
@@ -199,17 +258,15 @@ impl Filter {
     }
 
     fn portal(&self, port: u16) -> Result<(), DropReason> {
-        if self.portal_ports.contains(&port) { Ok(()) } else { Err(DropReason::NotAPortal) }
+        if self.portal_ports.contains(&port) {
+            Ok(())
+        } else {
+            Err(DropReason::NotAPortal)
+        }
     }
 
     /// An ICMP error about a packet from `source` to `destination`. Redirects are not errors: they would move routes.
-    fn icmp_error(
-        &self,
-        kind: u8,
-        body: &[u8],
-        source: Ipv4Addr,
-        destination: Ipv4Addr,
-    ) -> Result<Quoted, DropReason> {
+    fn icmp_error(&self, kind: u8, body: &[u8], source: Ipv4Addr, destination: Ipv4Addr) -> Result<Quoted, DropReason> {
         match kind {
             packet::ICMP_UNREACHABLE | packet::ICMP_TIME_EXCEEDED | packet::ICMP_PARAMETER_PROBLEM => {}
             _ => return Err(DropReason::IcmpType),
@@ -225,8 +282,10 @@ impl Filter {
         let [a, b, c, d] = quoted.head;
         let ours = match quoted.protocol {
             packet::PROTOCOL_TCP => {
-                let flow =
-                    Flow { local_port: u16::from_be_bytes([a, b]), remote_port: u16::from_be_bytes([c, d]) };
+                let flow = Flow {
+                    local_port: u16::from_be_bytes([a, b]),
+                    remote_port: u16::from_be_bytes([c, d]),
+                };
                 self.flows.knows(flow, now_ms)
             }
             packet::PROTOCOL_ICMP => a == packet::ICMP_ECHO_REQUEST,
@@ -247,7 +306,11 @@ impl Filter {
 }
 
 fn not_opening(flags: u8) -> Result<(), DropReason> {
-    if flags & (SYN | ACK) == SYN { Err(DropReason::BareSyn) } else { Ok(()) }
+    if flags & (SYN | ACK) == SYN {
+        Err(DropReason::BareSyn)
+    } else {
+        Ok(())
+    }
 }
 
 /// Packets and bytes of one link, from this end's view.
@@ -290,6 +353,9 @@ impl Drops {
 
     /// The reasons there were, with their counts.
     pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
-        DropReason::ALL.into_iter().map(|reason| (reason, self.count(reason))).filter(|(_, count)| *count > 0)
+        DropReason::ALL
+            .into_iter()
+            .map(|reason| (reason, self.count(reason)))
+            .filter(|(_, count)| *count > 0)
     }
 }

@@ -52,8 +52,15 @@ pub(super) struct Packet<'a> {
 /// What the packet carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Transport<'a> {
-    Tcp { source_port: u16, destination_port: u16, flags: u8 },
-    Icmp { kind: u8, body: &'a [u8] },
+    Tcp {
+        source_port: u16,
+        destination_port: u16,
+        flags: u8,
+    },
+    Icmp {
+        kind: u8,
+        body: &'a [u8],
+    },
     Other,
 }
 
@@ -103,7 +110,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Packet<'_>, DropReason> {
         PROTOCOL_ICMP => parse_icmp(payload)?,
         _ => Transport::Other,
     };
-    Ok(Packet { source, destination, transport })
+    Ok(Packet {
+        source,
+        destination,
+        transport,
+    })
 }
 
 fn parse_tcp(payload: &[u8]) -> Result<Transport<'_>, DropReason> {
@@ -125,8 +136,13 @@ fn parse_tcp(payload: &[u8]) -> Result<Transport<'_>, DropReason> {
 }
 
 fn parse_icmp(payload: &[u8]) -> Result<Transport<'_>, DropReason> {
-    let header = payload.first_chunk::<ICMP_HEADER_BYTES>().ok_or(DropReason::Truncated)?;
-    Ok(Transport::Icmp { kind: header[0], body: &payload[ICMP_HEADER_BYTES..] })
+    let header = payload
+        .first_chunk::<ICMP_HEADER_BYTES>()
+        .ok_or(DropReason::Truncated)?;
+    Ok(Transport::Icmp {
+        kind: header[0],
+        body: &payload[ICMP_HEADER_BYTES..],
+    })
 }
 
 /// Reads what an ICMP error quotes. Its total length says more than is there, which is right for a quotation.
@@ -140,9 +156,12 @@ pub(super) fn parse_quoted(body: &[u8]) -> Result<Quoted, DropReason> {
         return Err(DropReason::Truncated);
     };
     match transport.first_chunk::<4>() {
-        Some(head) if transport.len() >= QUOTED_TRANSPORT_BYTES => {
-            Ok(Quoted { source, destination, protocol: header[9], head: *head })
-        }
+        Some(head) if transport.len() >= QUOTED_TRANSPORT_BYTES => Ok(Quoted {
+            source,
+            destination,
+            protocol: header[9],
+            head: *head,
+        }),
         _ => Err(DropReason::Truncated),
     }
 }

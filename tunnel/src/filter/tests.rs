@@ -63,7 +63,11 @@ fn a_connection_and_a_ping_pass_both_filters() {
         (false, icmp(SERVER, CLIENT, 0, b"ping")),
     ];
     for (n, (up, bytes)) in steps.into_iter().enumerate() {
-        let (from, to) = if up { (&mut client, &mut server) } else { (&mut server, &mut client) };
+        let (from, to) = if up {
+            (&mut client, &mut server)
+        } else {
+            (&mut server, &mut client)
+        };
         assert_eq!(from.outbound(&bytes, 0), Ok(()), "step {n} leaves");
         assert_eq!(to.inbound(&bytes, 0), Ok(()), "step {n} arrives");
     }
@@ -77,26 +81,82 @@ fn what_a_hostile_server_sends() {
     let v6 = with(tcp(SERVER, 3260, CLIENT, 40000, ACK), 0, 0x60);
     let cases: Vec<(&str, Vec<u8>, Result<(), R>)> = vec![
         ("answer", tcp(SERVER, 3260, CLIENT, 40000, ACK), Ok(())),
-        ("SYN to the client's sshd", tcp(SERVER, 3260, CLIENT, 22, SYN), Err(R::BareSyn)),
-        ("SYN from another port", tcp(SERVER, 50000, CLIENT, 22, SYN), Err(R::NotAPortal)),
-        ("SYN on the open connection", tcp(SERVER, 3260, CLIENT, 40000, SYN), Err(R::BareSyn)),
-        ("ACK for nothing", tcp(SERVER, 3260, CLIENT, 22, ACK), Err(R::UnknownFlow)),
-        ("SYN ACK for nothing", tcp(SERVER, 3260, CLIENT, 22, SYN | ACK), Err(R::UnknownFlow)),
-        ("RST for nothing", tcp(SERVER, 3260, CLIENT, 22, RST), Err(R::UnknownFlow)),
-        ("from another port on the open one", tcp(SERVER, 3261, CLIENT, 40000, ACK), Err(R::NotAPortal)),
-        ("for the LAN", tcp(SERVER, 3260, LAN, 40000, ACK), Err(R::WrongDestination)),
+        (
+            "SYN to the client's sshd",
+            tcp(SERVER, 3260, CLIENT, 22, SYN),
+            Err(R::BareSyn),
+        ),
+        (
+            "SYN from another port",
+            tcp(SERVER, 50000, CLIENT, 22, SYN),
+            Err(R::NotAPortal),
+        ),
+        (
+            "SYN on the open connection",
+            tcp(SERVER, 3260, CLIENT, 40000, SYN),
+            Err(R::BareSyn),
+        ),
+        (
+            "ACK for nothing",
+            tcp(SERVER, 3260, CLIENT, 22, ACK),
+            Err(R::UnknownFlow),
+        ),
+        (
+            "SYN ACK for nothing",
+            tcp(SERVER, 3260, CLIENT, 22, SYN | ACK),
+            Err(R::UnknownFlow),
+        ),
+        (
+            "RST for nothing",
+            tcp(SERVER, 3260, CLIENT, 22, RST),
+            Err(R::UnknownFlow),
+        ),
+        (
+            "from another port on the open one",
+            tcp(SERVER, 3261, CLIENT, 40000, ACK),
+            Err(R::NotAPortal),
+        ),
+        (
+            "for the LAN",
+            tcp(SERVER, 3260, LAN, 40000, ACK),
+            Err(R::WrongDestination),
+        ),
         ("as the LAN", tcp(LAN, 3260, CLIENT, 40000, ACK), Err(R::WrongSource)),
-        ("as the client", tcp(CLIENT, 3260, CLIENT, 40000, ACK), Err(R::WrongSource)),
+        (
+            "as the client",
+            tcp(CLIENT, 3260, CLIENT, 40000, ACK),
+            Err(R::WrongSource),
+        ),
         ("null flags", tcp(SERVER, 3260, CLIENT, 40000, 0), Err(R::BadTcpFlags)),
-        ("SYN FIN", tcp(SERVER, 3260, CLIENT, 40000, SYN | FIN | ACK), Err(R::BadTcpFlags)),
+        (
+            "SYN FIN",
+            tcp(SERVER, 3260, CLIENT, 40000, SYN | FIN | ACK),
+            Err(R::BadTcpFlags),
+        ),
         ("echo request", icmp(SERVER, CLIENT, 8, b""), Err(R::IcmpType)),
         ("redirect", icmp(SERVER, CLIENT, 5, &ours), Err(R::IcmpType)),
         ("timestamp", icmp(SERVER, CLIENT, 13, b""), Err(R::IcmpType)),
         ("unreachable about ours", icmp(SERVER, CLIENT, 3, &ours), Ok(())),
-        ("unreachable, 28 bytes quoted", icmp(SERVER, CLIENT, 3, &ours[..28]), Ok(())),
-        ("unreachable, too little quoted", icmp(SERVER, CLIENT, 3, &ours[..27]), Err(R::Truncated)),
-        ("about our ping", icmp(SERVER, CLIENT, 11, &icmp(CLIENT, SERVER, 8, b"")), Ok(())),
-        ("about a ping we do not send", icmp(SERVER, CLIENT, 11, &icmp(CLIENT, SERVER, 0, b"")), Err(R::NotOurs)),
+        (
+            "unreachable, 28 bytes quoted",
+            icmp(SERVER, CLIENT, 3, &ours[..28]),
+            Ok(()),
+        ),
+        (
+            "unreachable, too little quoted",
+            icmp(SERVER, CLIENT, 3, &ours[..27]),
+            Err(R::Truncated),
+        ),
+        (
+            "about our ping",
+            icmp(SERVER, CLIENT, 11, &icmp(CLIENT, SERVER, 8, b"")),
+            Ok(()),
+        ),
+        (
+            "about a ping we do not send",
+            icmp(SERVER, CLIENT, 11, &icmp(CLIENT, SERVER, 0, b"")),
+            Err(R::NotOurs),
+        ),
         (
             "about a connection to elsewhere",
             icmp(SERVER, CLIENT, 3, &tcp(CLIENT, 40000, LAN, 3260, ACK)),
@@ -112,14 +172,46 @@ fn what_a_hostile_server_sends() {
         ("IPv6", v6, Err(R::NotIpv4)),
         ("nothing", Vec::new(), Err(R::Truncated)),
         ("half a header", ours[..19].to_vec(), Err(R::Truncated)),
-        ("header too short", with(tcp(SERVER, 3260, CLIENT, 40000, ACK), 0, 0x44), Err(R::BadHeader)),
-        ("options", with(tcp(SERVER, 3260, CLIENT, 40000, ACK), 0, 0x46), Err(R::IpOptions)),
-        ("total length too long", with(tcp(SERVER, 3260, CLIENT, 40000, ACK), 3, 45), Err(R::BadLength)),
-        ("total length too short", with(tcp(SERVER, 3260, CLIENT, 40000, ACK), 3, 43), Err(R::BadLength)),
-        ("first fragment", with(tcp(SERVER, 3260, CLIENT, 40000, ACK), 6, 0x20), Err(R::Fragment)),
-        ("later fragment", with(tcp(SERVER, 3260, CLIENT, 40000, ACK), 7, 0x01), Err(R::Fragment)),
-        ("data offset over the end", with(tcp(SERVER, 3260, CLIENT, 40000, ACK), 32, 0xf0), Err(R::BadHeader)),
-        ("data offset in the header", with(tcp(SERVER, 3260, CLIENT, 40000, ACK), 32, 0x40), Err(R::BadHeader)),
+        (
+            "header too short",
+            with(tcp(SERVER, 3260, CLIENT, 40000, ACK), 0, 0x44),
+            Err(R::BadHeader),
+        ),
+        (
+            "options",
+            with(tcp(SERVER, 3260, CLIENT, 40000, ACK), 0, 0x46),
+            Err(R::IpOptions),
+        ),
+        (
+            "total length too long",
+            with(tcp(SERVER, 3260, CLIENT, 40000, ACK), 3, 45),
+            Err(R::BadLength),
+        ),
+        (
+            "total length too short",
+            with(tcp(SERVER, 3260, CLIENT, 40000, ACK), 3, 43),
+            Err(R::BadLength),
+        ),
+        (
+            "first fragment",
+            with(tcp(SERVER, 3260, CLIENT, 40000, ACK), 6, 0x20),
+            Err(R::Fragment),
+        ),
+        (
+            "later fragment",
+            with(tcp(SERVER, 3260, CLIENT, 40000, ACK), 7, 0x01),
+            Err(R::Fragment),
+        ),
+        (
+            "data offset over the end",
+            with(tcp(SERVER, 3260, CLIENT, 40000, ACK), 32, 0xf0),
+            Err(R::BadHeader),
+        ),
+        (
+            "data offset in the header",
+            with(tcp(SERVER, 3260, CLIENT, 40000, ACK), 32, 0x40),
+            Err(R::BadHeader),
+        ),
         ("TCP cut short", ip(SERVER, CLIENT, 6, &[0; 19]), Err(R::Truncated)),
         ("ICMP cut short", ip(SERVER, CLIENT, 1, &[0; 7]), Err(R::Truncated)),
         ("over the MTU", ip(SERVER, CLIENT, 1, &[0; 1481]), Err(R::TooLong)),
@@ -137,20 +229,56 @@ fn what_a_hostile_client_sends() {
     let answer = tcp(SERVER, 3260, CLIENT, 40000, ACK);
     let cases: Vec<(&str, Vec<u8>, Result<(), R>)> = vec![
         ("opening", tcp(CLIENT, 40000, SERVER, 3260, SYN), Ok(())),
-        ("opening to the second portal", tcp(CLIENT, 40000, SERVER, 3261, SYN), Ok(())),
-        ("sshd on the tun address", tcp(CLIENT, 40000, SERVER, 22, SYN), Err(R::NotAPortal)),
-        ("another client", tcp(CLIENT, 40000, Ipv4Addr::new(172, 18, 0, 6), 3260, SYN), Err(R::WrongDestination)),
-        ("as another client", tcp(Ipv4Addr::new(172, 18, 0, 6), 1, SERVER, 3260, SYN), Err(R::WrongSource)),
-        ("the world", tcp(CLIENT, 40000, Ipv4Addr::new(8, 8, 8, 8), 3260, SYN), Err(R::WrongDestination)),
-        ("loopback", tcp(CLIENT, 40000, Ipv4Addr::LOCALHOST, 3260, SYN), Err(R::WrongDestination)),
+        (
+            "opening to the second portal",
+            tcp(CLIENT, 40000, SERVER, 3261, SYN),
+            Ok(()),
+        ),
+        (
+            "sshd on the tun address",
+            tcp(CLIENT, 40000, SERVER, 22, SYN),
+            Err(R::NotAPortal),
+        ),
+        (
+            "another client",
+            tcp(CLIENT, 40000, Ipv4Addr::new(172, 18, 0, 6), 3260, SYN),
+            Err(R::WrongDestination),
+        ),
+        (
+            "as another client",
+            tcp(Ipv4Addr::new(172, 18, 0, 6), 1, SERVER, 3260, SYN),
+            Err(R::WrongSource),
+        ),
+        (
+            "the world",
+            tcp(CLIENT, 40000, Ipv4Addr::new(8, 8, 8, 8), 3260, SYN),
+            Err(R::WrongDestination),
+        ),
+        (
+            "loopback",
+            tcp(CLIENT, 40000, Ipv4Addr::LOCALHOST, 3260, SYN),
+            Err(R::WrongDestination),
+        ),
         ("ping", icmp(CLIENT, SERVER, 8, b""), Ok(())),
         ("echo reply", icmp(CLIENT, SERVER, 0, b""), Err(R::IcmpType)),
         ("redirect", icmp(CLIENT, SERVER, 5, &answer), Err(R::IcmpType)),
         ("unreachable", icmp(CLIENT, SERVER, 3, &answer), Ok(())),
-        ("about another service", icmp(CLIENT, SERVER, 3, &tcp(SERVER, 22, CLIENT, 4, ACK)), Err(R::NotOurs)),
-        ("about another peer", icmp(CLIENT, SERVER, 3, &tcp(SERVER, 3260, LAN, 4, ACK)), Err(R::NotOurs)),
+        (
+            "about another service",
+            icmp(CLIENT, SERVER, 3, &tcp(SERVER, 22, CLIENT, 4, ACK)),
+            Err(R::NotOurs),
+        ),
+        (
+            "about another peer",
+            icmp(CLIENT, SERVER, 3, &tcp(SERVER, 3260, LAN, 4, ACK)),
+            Err(R::NotOurs),
+        ),
         ("UDP", ip(CLIENT, SERVER, 17, &[0; 8]), Err(R::Protocol)),
-        ("IPv6", with(tcp(CLIENT, 40000, SERVER, 3260, SYN), 0, 0x65), Err(R::NotIpv4)),
+        (
+            "IPv6",
+            with(tcp(CLIENT, 40000, SERVER, 3260, SYN), 0, 0x65),
+            Err(R::NotIpv4),
+        ),
     ];
     for (name, bytes, expected) in cases {
         assert_eq!(server().inbound(&bytes, 0), expected, "{name}");
@@ -161,14 +289,49 @@ fn what_a_hostile_client_sends() {
 fn what_our_own_kernel_must_not_send() {
     use DropReason as R;
     let cases: Vec<(Side, &str, Vec<u8>, Result<(), R>)> = vec![
-        (Side::Client, "a LAN packet", tcp(LAN, 40000, SERVER, 3260, SYN), Err(R::WrongSource)),
-        (Side::Client, "forwarded", tcp(CLIENT, 40000, LAN, 3260, SYN), Err(R::WrongDestination)),
-        (Side::Client, "to sshd", tcp(CLIENT, 40000, SERVER, 22, SYN), Err(R::NotAPortal)),
-        (Side::Client, "echo reply", icmp(CLIENT, SERVER, 0, b""), Err(R::IcmpType)),
-        (Side::Server, "an opening", tcp(SERVER, 3260, CLIENT, 22, SYN), Err(R::BareSyn)),
-        (Side::Server, "from sshd", tcp(SERVER, 22, CLIENT, 40000, ACK), Err(R::NotAPortal)),
+        (
+            Side::Client,
+            "a LAN packet",
+            tcp(LAN, 40000, SERVER, 3260, SYN),
+            Err(R::WrongSource),
+        ),
+        (
+            Side::Client,
+            "forwarded",
+            tcp(CLIENT, 40000, LAN, 3260, SYN),
+            Err(R::WrongDestination),
+        ),
+        (
+            Side::Client,
+            "to sshd",
+            tcp(CLIENT, 40000, SERVER, 22, SYN),
+            Err(R::NotAPortal),
+        ),
+        (
+            Side::Client,
+            "echo reply",
+            icmp(CLIENT, SERVER, 0, b""),
+            Err(R::IcmpType),
+        ),
+        (
+            Side::Server,
+            "an opening",
+            tcp(SERVER, 3260, CLIENT, 22, SYN),
+            Err(R::BareSyn),
+        ),
+        (
+            Side::Server,
+            "from sshd",
+            tcp(SERVER, 22, CLIENT, 40000, ACK),
+            Err(R::NotAPortal),
+        ),
         (Side::Server, "ping", icmp(SERVER, CLIENT, 8, b""), Err(R::IcmpType)),
-        (Side::Server, "multicast", ip(SERVER, Ipv4Addr::new(224, 0, 0, 22), 2, &[]), Err(R::WrongDestination)),
+        (
+            Side::Server,
+            "multicast",
+            ip(SERVER, Ipv4Addr::new(224, 0, 0, 22), 2, &[]),
+            Err(R::WrongDestination),
+        ),
     ];
     for (side, name, bytes, expected) in cases {
         let mut filter = if side == Side::Client { client() } else { server() };
@@ -190,7 +353,12 @@ fn drops_are_counted_by_reason() {
 }
 
 fn address() -> impl Strategy<Value = Ipv4Addr> {
-    prop_oneof![Just(CLIENT), Just(SERVER), Just(LAN), any::<[u8; 4]>().prop_map(Ipv4Addr::from)]
+    prop_oneof![
+        Just(CLIENT),
+        Just(SERVER),
+        Just(LAN),
+        any::<[u8; 4]>().prop_map(Ipv4Addr::from)
+    ]
 }
 
 fn port() -> impl Strategy<Value = u16> {

@@ -50,7 +50,11 @@ impl Decoder {
     /// A decoder that refuses packets over `max` bytes (itself bounded by [`MAX_PACKET_BYTES`]), starting with what
     /// was read past the end of the hello.
     pub fn new(max: usize, already_read: BytesMut) -> Self {
-        Self { buffer: already_read, max: max.min(MAX_PACKET_BYTES), failed: None }
+        Self {
+            buffer: already_read,
+            max: max.min(MAX_PACKET_BYTES),
+            failed: None,
+        }
     }
 
     /// The buffer to append received bytes to.
@@ -162,7 +166,10 @@ mod tests {
     #[test]
     fn too_long_stays_failed() {
         let mut decoder = Decoder::new(1500, BytesMut::from(&b"\x05\xdd"[..]));
-        let error = FrameError::TooLong { length: 1501, max: 1500 };
+        let error = FrameError::TooLong {
+            length: 1501,
+            max: 1500,
+        };
         assert_eq!(decoder.next_frame(), Err(error));
         decoder.buffer().clear();
         decoder.buffer().put_slice(b"\x00\x01a");
