@@ -6,4 +6,6 @@
 
 pub mod filter;
 pub mod frame;
+pub mod link;
 pub mod peer;
+pub mod tun;
