@@ -19,8 +19,12 @@ pub(crate) enum Attention {
     CommandsCleared,
     /// CAPACITY DATA HAS CHANGED.
     CapacityChanged,
-    /// REPORTED LUNS DATA HAS CHANGED.
-    LunsChanged,
+    /// RESERVATIONS PREEMPTED.
+    ReservationsPreempted,
+    /// RESERVATIONS RELEASED.
+    ReservationsReleased,
+    /// REGISTRATIONS PREEMPTED.
+    RegistrationsPreempted,
 }
 
 impl Attention {
@@ -32,7 +36,9 @@ impl Attention {
                 Self::UnitReset => (0x29, 0x03),
                 Self::CommandsCleared => (0x2F, 0x00),
                 Self::CapacityChanged => (0x2A, 0x09),
-                Self::LunsChanged => (0x3F, 0x0E),
+                Self::ReservationsPreempted => (0x2A, 0x03),
+                Self::ReservationsReleased => (0x2A, 0x04),
+                Self::RegistrationsPreempted => (0x2A, 0x05),
             },
         )
     }
@@ -64,12 +70,5 @@ impl Pending {
         let first = (!conditions.is_empty()).then(|| conditions.remove(0));
         self.any.store(!conditions.is_empty(), Ordering::Release);
         first
-    }
-
-    /// Forgets one kind of condition.
-    pub(crate) fn clear(&self, attention: Attention) {
-        let mut conditions = self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
-        conditions.retain(|&other| other != attention);
-        self.any.store(!conditions.is_empty(), Ordering::Release);
     }
 }

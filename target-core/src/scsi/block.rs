@@ -48,6 +48,15 @@ fn fua(cdb: &[u8]) -> bool {
     cdb[0] >> 5 != 0 && cdb[1] & 0x08 != 0
 }
 
+/// What the FUA bit of a CDB asks of a write.
+pub(super) fn durability(cdb: &[u8]) -> Durability {
+    if fua(cdb) {
+        Durability::Stable
+    } else {
+        Durability::Cached
+    }
+}
+
 /// RDPROTECT, WRPROTECT and VRPROTECT must be zero without protection information (SBC-4 4.21).
 pub(super) fn check_protect(cdb: &[u8]) -> Result<(), Sense> {
     if cdb[0] >> 5 != 0 && cdb[1] & 0xE0 != 0 {
@@ -74,12 +83,10 @@ pub(super) fn write(request: &Request<'_>) -> Planned {
     request.check_writable()?;
     let range = range(request.cdb);
     let span = request.transfer(range.lba, range.blocks, range.length_field)?;
-    let durability = if fua(request.cdb) {
-        Durability::Stable
-    } else {
-        Durability::Cached
-    };
-    Ok(Plan::Run(Action::Write { span, durability }))
+    Ok(Plan::Run(Action::Write {
+        span,
+        durability: durability(request.cdb),
+    }))
 }
 
 /// SYNCHRONIZE CACHE (10), (16). The whole cache is written whatever the range, and IMMED brings no earlier

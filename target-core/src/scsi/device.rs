@@ -48,8 +48,9 @@ impl Device {
         &self.luns
     }
 
-    /// Registers an I_T nexus of the initiator called `initiator`; `port` names its port (for iSCSI name and
-    /// ISID) and is used to tell ports apart and in logs.
+    /// Registers an I_T nexus of the initiator called `initiator`; `port` names its port, for iSCSI
+    /// `iqn.…,i,0x` and the ISID in hex (RFC 7143 §4.4.3). Persistent reservations belong to the port: whoever
+    /// comes back under the same one finds them again.
     ///
     /// A LUN held by another name is not admitted: most commands to it end in RESERVATION CONFLICT until the
     /// holder leaves. If that is every LUN there is, the nexus is refused.
@@ -57,12 +58,11 @@ impl Device {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         let nexus_id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let nexus = Nexus {
-            id: nexus_id,
             port: port.into(),
             paths: self
                 .luns
                 .iter()
-                .map(|(&lun, unit)| Path::register(lun, Arc::clone(unit), nexus_id, initiator))
+                .map(|(&lun, unit)| Path::register(lun, Arc::clone(unit), nexus_id, initiator, port))
                 .collect(),
             device: Arc::clone(self),
         };
@@ -83,18 +83,20 @@ pub(super) struct Path {
     unit: Arc<LogicalUnit>,
     nexus_id: u64,
     initiator: Box<str>,
+    port: Box<str>,
     admitted: AtomicBool,
     attached: AtomicBool,
     pending: Pending,
 }
 
 impl Path {
-    fn register(lun: u16, unit: Arc<LogicalUnit>, nexus_id: u64, initiator: &str) -> Arc<Self> {
+    fn register(lun: u16, unit: Arc<LogicalUnit>, nexus_id: u64, initiator: &str, port: &str) -> Arc<Self> {
         let path = Arc::new(Self {
             lun,
             unit,
             nexus_id,
             initiator: initiator.into(),
+            port: port.into(),
             admitted: AtomicBool::new(false),
             attached: AtomicBool::new(true),
             pending: Pending::default(),
@@ -119,6 +121,10 @@ impl Path {
         &self.initiator
     }
 
+    pub(super) fn port(&self) -> &str {
+        &self.port
+    }
+
     pub(super) fn pending(&self) -> &Pending {
         &self.pending
     }
@@ -140,7 +146,6 @@ impl Path {
 #[derive(Debug)]
 pub struct Nexus {
     device: Arc<Device>,
-    id: u64,
     port: Box<str>,
     /// In LUN order.
     paths: Vec<Arc<Path>>,
@@ -178,7 +183,8 @@ impl Nexus {
             if let Some(attention) = path.pending.take() {
                 return Prepared::Done(Response::check(attention.sense()));
             }
-            if !path.is_admitted() && !path.unit.admit(path) && command.access != Access::Harmless {
+            let admitted = path.is_admitted() || path.unit.admit(path);
+            if !path.unit.allow(path, admitted, command.access) {
                 return Prepared::Done(Response::status(Status::ReservationConflict));
             }
         }
@@ -196,17 +202,18 @@ impl Nexus {
         }
     }
 
-    /// LOGICAL UNIT RESET: the other nexuses of the LUN hear of it. Aborting tasks is the caller's part.
+    /// LOGICAL UNIT RESET: ends what RESERVE (6) began, and every nexus of the LUN hears of it, this one too
+    /// (SAM-6 6.3.3). Aborting tasks is the caller's part.
     pub fn reset_lun(&self, lun: [u8; 8]) {
         if let Some(path) = self.path(lun) {
-            path.unit.establish(Attention::UnitReset, Some(self.id));
+            path.unit.reset(path, Attention::UnitReset);
         }
     }
 
-    /// Target reset: the other nexuses of every LUN hear of it. Aborting tasks is the caller's part.
+    /// Target reset: the same for every LUN this nexus is admitted to. Aborting tasks is the caller's part.
     pub fn reset_target(&self) {
-        for path in &self.paths {
-            path.unit.establish(Attention::BusReset, Some(self.id));
+        for path in self.paths.iter().filter(|path| path.is_admitted()) {
+            path.unit.reset(path, Attention::BusReset);
         }
     }
 
@@ -228,6 +235,7 @@ impl Drop for Nexus {
     fn drop(&mut self) {
         for path in &self.paths {
             path.attached.store(false, Ordering::Release);
+            path.unit.detach(path);
         }
     }
 }

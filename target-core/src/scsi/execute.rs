@@ -1,10 +1,13 @@
 //! Carrying a planned command out on the medium.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::compare::{self, Check};
 use super::device::Path;
+use super::provision::{self, Pattern};
 use super::request::{Plan, Span};
+use super::reserve::{self, PersistentOut};
 use super::sense::Sense;
 use super::{Prepared, Response, Status, WouldBlock};
 use crate::lun::{Durability, Medium, MediumError, Wait};
@@ -12,9 +15,44 @@ use crate::lun::{Durability, Medium, MediumError, Wait};
 /// What there is to do.
 #[derive(Debug)]
 pub(super) enum Action {
-    Read { span: Span, stable: bool },
-    Write { span: Span, durability: Durability },
+    Read {
+        span: Span,
+        stable: bool,
+    },
+    Write {
+        span: Span,
+        durability: Durability,
+    },
     Flush,
+    Verify {
+        span: Span,
+        check: Check,
+    },
+    WriteAndVerify {
+        span: Span,
+        compare: bool,
+    },
+    CompareAndWrite {
+        span: Span,
+        durability: Durability,
+    },
+    OrWrite {
+        span: Span,
+        durability: Durability,
+    },
+    Unmap {
+        list_bytes: u16,
+    },
+    WriteSame {
+        span: Span,
+        pattern: Pattern,
+        may_unmap: bool,
+    },
+    LbaStatus {
+        span: Span,
+        allocation_bytes: u32,
+    },
+    PersistentOut(PersistentOut),
 }
 
 /// A command that is ready to run once its data has arrived.
@@ -28,6 +66,7 @@ impl Execution {
     pub(super) fn new(path: Arc<Path>, plan: Plan) -> Prepared {
         match plan {
             Plan::Answer(data) => Prepared::Done(Response::good(data)),
+            Plan::Status(status) => Prepared::Done(Response::status(status)),
             Plan::Run(action) => Prepared::Run(Self { path, action }),
         }
     }
@@ -40,8 +79,22 @@ impl Execution {
     /// Bytes the command wants from the initiator, at most [`MAX_TRANSFER_BYTES`](super::MAX_TRANSFER_BYTES).
     pub fn data_out_bytes(&self) -> u64 {
         match &self.action {
-            Action::Write { span, .. } => span.length_bytes,
-            Action::Read { .. } | Action::Flush => 0,
+            Action::Write { span, .. } | Action::WriteAndVerify { span, .. } | Action::OrWrite { span, .. } => {
+                span.length_bytes
+            }
+            Action::CompareAndWrite { span, .. } => 2 * span.length_bytes,
+            Action::Verify { span, check } => match check {
+                Check::Readable => 0,
+                Check::Equal => span.length_bytes,
+                Check::EqualToOneBlock => self.block_bytes(),
+            },
+            Action::WriteSame { pattern, .. } => match pattern {
+                Pattern::Zeroes => 0,
+                Pattern::FromInitiator => self.block_bytes(),
+            },
+            Action::Unmap { list_bytes } => u64::from(*list_bytes),
+            Action::PersistentOut(_) => reserve::PARAMETER_LIST_BYTES as u64,
+            Action::Read { .. } | Action::Flush | Action::LbaStatus { .. } => 0,
         }
     }
 
@@ -49,28 +102,69 @@ impl Execution {
     pub fn data_in_bytes(&self) -> u64 {
         match &self.action {
             Action::Read { span, .. } => span.length_bytes,
+            Action::LbaStatus { allocation_bytes, .. } => {
+                u64::from(*allocation_bytes).min(provision::MAX_LBA_STATUS_BYTES as u64)
+            }
             _ => 0,
         }
     }
 
+    /// Whether the command can be run when the initiator means to send `offered_bytes`, which may differ from
+    /// [`data_out_bytes`](Self::data_out_bytes). Reads and writes can; where part of the data is as good as
+    /// none the refusal is returned, to be sent before any data is asked for.
+    pub fn check_data_out(&self, offered_bytes: u64) -> Result<(), Response> {
+        let exact = matches!(
+            self.action,
+            Action::CompareAndWrite { .. }
+                | Action::WriteSame {
+                    pattern: Pattern::FromInitiator,
+                    ..
+                }
+        );
+        if exact && offered_bytes != self.data_out_bytes() {
+            return Err(Response::check(Sense::WRONG_DATA_LENGTH));
+        }
+        Ok(())
+    }
+
     /// Runs the command. `data_out` may be shorter than [`data_out_bytes`](Self::data_out_bytes) when the
     /// initiator sent less than the CDB asks for: a write then stores the whole blocks that came.
+    ///
+    /// Once `cancel` is raised long commands stop early, with TASK ABORTED.
     pub fn run(&self, data_out: &[u8], wait: Wait, cancel: &AtomicBool) -> Result<Response, WouldBlock> {
-        let _ = cancel;
-        let medium = self.path.unit().medium();
-        let done = match &self.action {
-            Action::Read { span, stable } => read(medium, *span, *stable, wait),
-            Action::Write { span, durability } => write(medium, self.block_bytes(), *span, data_out, *durability, wait),
-            Action::Flush => medium
-                .flush(wait)
-                .map_err(|e| Failure::medium(e, Sense::WRITE_ERROR))
-                .map(|()| Vec::new()),
+        let block_bytes = self.block_bytes();
+        let wanted_bytes = usize::try_from(self.data_out_bytes()).unwrap_or(usize::MAX);
+        let data = &data_out[..data_out.len().min(wanted_bytes)];
+        let job = Job {
+            path: &self.path,
+            medium: self.path.unit().medium(),
+            block_bytes,
+            data,
+            wait,
+            cancel,
         };
-        match done {
+        let outcome = match &self.action {
+            Action::Read { span, stable } => job.read(*span, *stable),
+            Action::Write { span, durability } => job.write_blocks(*span, data, *durability).map(|()| Vec::new()),
+            Action::Flush => job.flush().map(|()| Vec::new()),
+            Action::Verify { span, check } => compare::verify(&job, *span, *check),
+            Action::WriteAndVerify { span, compare } => compare::write_and_verify(&job, *span, *compare),
+            Action::CompareAndWrite { span, durability } => compare::compare_and_write(&job, *span, *durability),
+            Action::OrWrite { span, durability } => compare::or_write(&job, *span, *durability),
+            Action::Unmap { .. } => provision::unmap(&job),
+            Action::WriteSame {
+                span,
+                pattern,
+                may_unmap,
+            } => provision::write_same(&job, *span, *pattern, *may_unmap),
+            Action::LbaStatus { span, allocation_bytes } => provision::lba_status(&job, *span, *allocation_bytes),
+            Action::PersistentOut(out) => reserve::persistent_out(&job, *out),
+        };
+        match outcome {
             Ok(data_in) => Ok(Response::good(data_in)),
             Err(Failure::WouldBlock) => Err(WouldBlock),
-            Err(Failure::Cancelled) => Ok(Response::status(Status::TaskAborted)),
             Err(Failure::Sense(sense)) => Ok(Response::check(sense)),
+            Err(Failure::Status(status)) => Ok(Response::status(status)),
         }
     }
 
@@ -83,50 +177,93 @@ impl Execution {
 #[derive(Debug)]
 pub(super) enum Failure {
     WouldBlock,
-    Cancelled,
     Sense(Sense),
+    Status(Status),
 }
 
-impl Failure {
-    /// `otherwise` is what a failing medium means for this action.
-    pub(super) fn medium(error: MediumError, otherwise: Sense) -> Self {
-        match error {
-            MediumError::WouldBlock => Self::WouldBlock,
-            MediumError::Cancelled => Self::Cancelled,
-            MediumError::NoSpace => Self::Sense(Sense::NO_SPACE),
-            MediumError::Unsupported(_) => Self::Sense(Sense::INTERNAL),
-            MediumError::Io(_) => Self::Sense(otherwise),
+impl From<Sense> for Failure {
+    fn from(sense: Sense) -> Self {
+        Self::Sense(sense)
+    }
+}
+
+/// The data that answers a command.
+pub(super) type Outcome = Result<Vec<u8>, Failure>;
+
+/// One run of an action.
+pub(super) struct Job<'a> {
+    pub(super) path: &'a Arc<Path>,
+    pub(super) medium: &'a dyn Medium,
+    pub(super) block_bytes: u64,
+    /// What the initiator sent, never more than was asked for.
+    pub(super) data: &'a [u8],
+    pub(super) wait: Wait,
+    pub(super) cancel: &'a AtomicBool,
+}
+
+impl Job<'_> {
+    /// Reads a span into a buffer of exactly its size. If `stable`, what is returned is on the medium and not
+    /// only in its cache (SBC-4 5.13, FUA).
+    pub(super) fn read(&self, span: Span, stable: bool) -> Outcome {
+        if stable {
+            self.flush()?;
+        }
+        let mut data = Vec::with_capacity(span.length_bytes as usize);
+        if span.length_bytes > 0 {
+            self.medium
+                .read(span.offset_bytes, span.length_bytes as usize, &mut data, self.wait)
+                .map_err(|e| self.failure(e, Sense::READ_ERROR.with_information(self.lba(span)), "read"))?;
+        }
+        Ok(data)
+    }
+
+    /// Writes the whole blocks of `data` at the start of the span.
+    pub(super) fn write_blocks(&self, span: Span, data: &[u8], durability: Durability) -> Result<(), Failure> {
+        let whole_bytes = (data.len() as u64).min(span.length_bytes) / self.block_bytes * self.block_bytes;
+        if whole_bytes == 0 {
+            return Ok(());
+        }
+        self.medium
+            .write(span.offset_bytes, &data[..whole_bytes as usize], durability, self.wait)
+            .map_err(|e| self.failure(e, Sense::WRITE_ERROR.with_information(self.lba(span)), "write"))
+    }
+
+    pub(super) fn flush(&self) -> Result<(), Failure> {
+        self.medium
+            .flush(self.wait)
+            .map_err(|e| self.failure(e, Sense::WRITE_ERROR, "flush"))
+    }
+
+    /// TASK ABORTED once the command has been cancelled.
+    pub(super) fn check_cancelled(&self) -> Result<(), Failure> {
+        if self.cancel.load(Ordering::Relaxed) {
+            Err(Failure::Status(Status::TaskAborted))
+        } else {
+            Ok(())
         }
     }
-}
 
-type Outcome = Result<Vec<u8>, Failure>;
-
-fn read(medium: &dyn Medium, span: Span, stable: bool, wait: Wait) -> Outcome {
-    if stable {
-        // FUA on a read: what is returned has to be on the medium, not only in its cache (SBC-4 5.13).
-        medium.flush(wait).map_err(|e| Failure::medium(e, Sense::WRITE_ERROR))?;
+    /// What a failing medium means for the command; `sense` says so where nothing more exact is known.
+    pub(super) fn failure(&self, error: MediumError, sense: Sense, what: &'static str) -> Failure {
+        match error {
+            MediumError::WouldBlock => Failure::WouldBlock,
+            MediumError::Cancelled => Failure::Status(Status::TaskAborted),
+            MediumError::NoSpace => {
+                tracing::warn!(lun = self.path.lun(), what, "no space left for the LUN");
+                Failure::Sense(Sense::NO_SPACE)
+            }
+            MediumError::Unsupported(_) => {
+                tracing::error!(lun = self.path.lun(), what, %error, "the medium promised what it cannot do");
+                Failure::Sense(Sense::INTERNAL)
+            }
+            MediumError::Io(_) => {
+                tracing::error!(lun = self.path.lun(), what, %error, "the medium failed");
+                Failure::Sense(sense)
+            }
+        }
     }
-    let mut data = Vec::with_capacity(span.length_bytes as usize);
-    medium
-        .read(span.offset_bytes, span.length_bytes as usize, &mut data, wait)
-        .map_err(|e| Failure::medium(e, Sense::READ_ERROR))?;
-    Ok(data)
-}
 
-fn write(
-    medium: &dyn Medium,
-    block_bytes: u64,
-    span: Span,
-    data: &[u8],
-    durability: Durability,
-    wait: Wait,
-) -> Outcome {
-    let length_bytes = (data.len() as u64).min(span.length_bytes) / block_bytes * block_bytes;
-    if length_bytes > 0 {
-        medium
-            .write(span.offset_bytes, &data[..length_bytes as usize], durability, wait)
-            .map_err(|e| Failure::medium(e, Sense::WRITE_ERROR))?;
+    fn lba(&self, span: Span) -> u64 {
+        span.offset_bytes / self.block_bytes
     }
-    Ok(Vec::new())
 }

@@ -1,12 +1,15 @@
 //! INQUIRY: standard data and vital product data (SPC-5 6.6, 7.7; SBC-4 6.6).
 
 use super::Identity;
+use super::provision::{MAX_UNMAP_DESCRIPTORS, MAX_WRITE_SAME_BYTES};
 use super::request::{MAX_TRANSFER_BYTES, Planned, Request, answer, be16};
 use super::sense::Sense;
 use super::unit::LogicalUnit;
 
 /// VERSION: SPC-4, the newest that initiators of today know.
 const VERSION: u8 = 0x06;
+/// OPTIMAL TRANSFER LENGTH in bytes: longer ones gain nothing and delay what waits behind them.
+const OPTIMAL_TRANSFER_BYTES: u64 = 1 << 20;
 /// Length of the standard data in bytes, up to the version descriptors and what is reserved after them.
 const STANDARD_BYTES: usize = 96;
 /// Version descriptors (SPC-5 table 148): SAM-5, SPC-4, SBC-3, iSCSI, none claiming a revision.
@@ -71,7 +74,19 @@ fn block_limits(unit: &LogicalUnit) -> Vec<u8> {
     };
     let mut body = vec![0; 60];
     body[2..4].copy_from_slice(&((properties.physical_block_bytes / properties.block_bytes) as u16).to_be_bytes());
+    // MAXIMUM COMPARE AND WRITE LENGTH: all that the CDB can say.
+    body[1] = 0xFF;
     body[4..8].copy_from_slice(&blocks(MAX_TRANSFER_BYTES));
+    body[8..12].copy_from_slice(&blocks(OPTIMAL_TRANSFER_BYTES));
+    if let Some(provisioning) = properties.provisioning {
+        // MAXIMUM UNMAP LBA COUNT: no limit but that of the field.
+        body[16..20].copy_from_slice(&u32::MAX.to_be_bytes());
+        body[20..24].copy_from_slice(&MAX_UNMAP_DESCRIPTORS.to_be_bytes());
+        body[24..28].copy_from_slice(&blocks(u64::from(provisioning.granularity_bytes)));
+        // UGAVALID; units are aligned to LBA 0.
+        body[28] = 0x80;
+    }
+    body[32..40].copy_from_slice(&(MAX_WRITE_SAME_BYTES / u64::from(properties.block_bytes)).to_be_bytes());
     body
 }
 
@@ -83,8 +98,12 @@ fn block_characteristics() -> Vec<u8> {
 }
 
 /// Logical block provisioning (SBC-4 6.6.6).
-fn provisioning(_: &LogicalUnit) -> Vec<u8> {
-    vec![0; 4]
+fn provisioning(unit: &LogicalUnit) -> Vec<u8> {
+    match unit.properties().provisioning {
+        // LBPU, LBPWS, LBPWS10, LBPRZ; thin provisioned.
+        Some(thin) => vec![0, 0xE0 | if thin.reads_zeroes { 0x04 } else { 0 }, 0x02, 0],
+        None => vec![0; 4],
+    }
 }
 
 /// Device identification (SPC-5 7.7.6): an NAA locally assigned designator and a T10 vendor ID designator,

@@ -7,11 +7,16 @@
 mod absent;
 mod attention;
 mod block;
+mod compare;
 mod device;
 mod execute;
 mod inquiry;
 mod mode;
+mod opcodes;
+mod provision;
 mod request;
+mod reservations;
+mod reserve;
 mod sense;
 mod simple;
 mod table;
@@ -70,6 +75,12 @@ impl Response {
             sense: Vec::new(),
             data_in,
         }
+    }
+
+    /// ABORTED COMMAND with this additional sense code and qualifier: how a transport ends a command whose
+    /// data it could not take.
+    pub(crate) fn aborted_command(code: (u8, u8)) -> Self {
+        Self::check(Sense::new(sense::Key::AbortedCommand, code))
     }
 
     fn check(sense: Sense) -> Self {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Status;
 use super::device::{Device, Path};
 use super::execute::Action;
 use super::sense::Sense;
@@ -15,7 +16,9 @@ pub const MAX_TRANSFER_BYTES: u64 = 16 << 20;
 pub(super) enum Plan {
     /// Nothing more: these bytes are the answer, already cut to the allocation length.
     Answer(Vec<u8>),
-    /// Something with the medium.
+    /// Nothing more: this status, without sense data.
+    Status(Status),
+    /// Something with the medium, or with data still to come.
     Run(Action),
 }
 

@@ -8,7 +8,6 @@ const FIXED_BYTES: usize = 18;
 #[repr(u8)]
 pub(crate) enum Key {
     NoSense = 0x00,
-    NotReady = 0x02,
     MediumError = 0x03,
     HardwareError = 0x04,
     IllegalRequest = 0x05,
@@ -63,6 +62,12 @@ impl Sense {
     pub(crate) const WRITE_ERROR: Self = Self::new(Key::MediumError, (0x0C, 0x00));
     /// INTERNAL TARGET FAILURE.
     pub(crate) const INTERNAL: Self = Self::new(Key::HardwareError, (0x44, 0x00));
+    /// INVALID FIELD IN COMMAND INFORMATION UNIT: the transport announced another amount of data.
+    pub(crate) const WRONG_DATA_LENGTH: Self = Self::illegal((0x0E, 0x03));
+    /// INVALID RELEASE OF PERSISTENT RESERVATION.
+    pub(crate) const INVALID_RELEASE: Self = Self::illegal((0x26, 0x04));
+    /// INSUFFICIENT REGISTRATION RESOURCES.
+    pub(crate) const TOO_MANY_REGISTRATIONS: Self = Self::illegal((0x55, 0x04));
     /// MISCOMPARE DURING VERIFY OPERATION.
     pub(crate) const MISCOMPARE: Self = Self::new(Key::Miscompare, (0x1D, 0x00));
 

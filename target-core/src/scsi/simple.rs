@@ -1,7 +1,8 @@
 //! Commands that neither name blocks nor describe the unit.
 
 use super::attention::Attention;
-use super::request::{Plan, Planned, Request, answer};
+use super::execute::Action;
+use super::request::{Plan, Planned, Request, answer, be16, be32};
 use super::sense::Sense;
 
 /// TEST UNIT READY (SPC-5 6.48): the medium cannot be taken out, so it is ready.
@@ -18,4 +19,41 @@ pub(super) fn request_sense(request: &Request<'_>) -> Planned {
         sense.fixed().to_vec()
     };
     answer(data, u32::from(request.cdb[4]))
+}
+
+/// START STOP UNIT (SBC-4 5.25). There is nothing to start, stop or eject: stopping empties the cache, as the
+/// standard wants, and the unit stays ready.
+pub(super) fn start_stop_unit(request: &Request<'_>) -> Planned {
+    let cdb = request.cdb;
+    // POWER CONDITION: there are none.
+    if cdb[4] & 0xF0 != 0 {
+        return Err(Sense::cdb_field(4, 7));
+    }
+    // LOEJ: the medium is not removable.
+    if cdb[4] & 0x02 != 0 {
+        return Err(Sense::cdb_field(4, 1));
+    }
+    let (start, no_flush) = (cdb[4] & 0x01 != 0, cdb[4] & 0x04 != 0);
+    Ok(if start || no_flush {
+        Plan::Answer(Vec::new())
+    } else {
+        Plan::Run(Action::Flush)
+    })
+}
+
+/// PREVENT ALLOW MEDIUM REMOVAL (SPC-5 6.16): nothing can be removed, whatever is said.
+pub(super) fn prevent_allow(_: &Request<'_>) -> Planned {
+    Ok(Plan::Answer(Vec::new()))
+}
+
+/// READ DEFECT DATA (10), (12) (SBC-4 5.18): both lists are empty.
+pub(super) fn read_defect_data(request: &Request<'_>) -> Planned {
+    let cdb = request.cdb;
+    let (lists, allocation_bytes, mut data) = match cdb[0] {
+        0x37 => (cdb[2], u32::from(be16(cdb, 7)), vec![0; 4]),
+        _ => (cdb[1], be32(cdb, 6), vec![0; 8]),
+    };
+    // PLISTV, GLISTV and the format, as asked for.
+    data[1] = lists & 0x1F;
+    answer(data, allocation_bytes)
 }

@@ -1,10 +1,13 @@
 //! A logical unit: a medium, its identity, and who may use it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::Identity;
 use super::attention::Attention;
 use super::device::Path;
+use super::reservations::Reservations;
+use super::table::Access;
 use crate::lun::{Medium, MediumError, Properties};
 
 /// How a logical unit is exported.
@@ -24,6 +27,8 @@ pub struct LogicalUnit {
     identity: Identity,
     options: LogicalUnitOptions,
     state: Mutex<State>,
+    /// Whether reservations have to be looked at: nearly never, so commands look here first.
+    reserved: AtomicBool,
     /// Held by commands that read, compare and write back, so that they exclude each other.
     pub(super) exclusive: Mutex<()>,
 }
@@ -32,6 +37,7 @@ pub struct LogicalUnit {
 struct State {
     /// The paths of every attached nexus that reaches this unit.
     paths: Vec<Weak<Path>>,
+    reservations: Reservations,
 }
 
 impl LogicalUnit {
@@ -60,6 +66,7 @@ impl LogicalUnit {
             identity,
             options,
             state: Mutex::default(),
+            reserved: AtomicBool::new(false),
             exclusive: Mutex::default(),
         })
     }
@@ -92,7 +99,7 @@ impl LogicalUnit {
     /// Resizes the medium and tells every initiator (CAPACITY DATA HAS CHANGED).
     pub fn resize(&self, new_size_bytes: u64) -> Result<(), MediumError> {
         self.medium.resize(new_size_bytes)?;
-        self.establish(Attention::CapacityChanged, None);
+        self.lock().establish(Attention::CapacityChanged);
         Ok(())
     }
 
@@ -124,11 +131,44 @@ impl LogicalUnit {
         self.lock().admit(path, self.options.shared)
     }
 
-    /// Establishes a condition for every attached nexus but one.
-    pub(super) fn establish(&self, attention: Attention, except_nexus: Option<u64>) {
-        for path in self.lock().paths().filter(|path| Some(path.nexus_id()) != except_nexus) {
-            path.pending().establish(attention);
+    /// Whether a command of this path may be carried out. A path that is not admitted meets the unit as if the
+    /// holder had an exclusive access reservation.
+    pub(super) fn allow(&self, path: &Path, admitted: bool, access: Access) -> bool {
+        if !admitted && !matches!(access, Access::Always | Access::Harmless | Access::Release) {
+            return false;
         }
+        !self.reserved.load(Ordering::Acquire)
+            || self.with_reservations(|held| held.allow(path.nexus_id(), path.port(), access))
+    }
+
+    /// Looks at the reservations.
+    pub(super) fn with_reservations<T>(&self, look: impl FnOnce(&Reservations) -> T) -> T {
+        look(&self.lock().reservations)
+    }
+
+    /// Changes the reservations on behalf of a path and tells the ports that have to know.
+    pub(super) fn change_reservations<T>(&self, path: &Path, change: impl FnOnce(&mut Reservations) -> T) -> T {
+        let mut state = self.lock();
+        let result = change(&mut state.reservations);
+        self.reserved.store(state.reservations.is_any(), Ordering::Release);
+        for (port, attention) in state.reservations.take_news() {
+            let told = state
+                .paths()
+                .filter(|other| other.port() == &*port && other.nexus_id() != path.nexus_id());
+            told.for_each(|other| other.pending().establish(attention));
+        }
+        result
+    }
+
+    /// A reset: reservations by RESERVE (6) end, and every attached nexus hears of it.
+    pub(super) fn reset(&self, path: &Path, attention: Attention) {
+        self.change_reservations(path, Reservations::reset);
+        self.lock().establish(attention);
+    }
+
+    /// The nexus of a path is gone.
+    pub(super) fn detach(&self, path: &Path) {
+        self.change_reservations(path, |held| held.release_unit(path.nexus_id()));
     }
 }
 
@@ -139,6 +179,10 @@ impl State {
             .iter()
             .filter_map(Weak::upgrade)
             .filter(|path| path.is_attached())
+    }
+
+    fn establish(&self, attention: Attention) {
+        self.paths().for_each(|path| path.pending().establish(attention));
     }
 
     fn admit(&self, path: &Arc<Path>, shared: bool) -> bool {
