@@ -4,5 +4,7 @@
 //! command out, [`lun`] is where the blocks are.
 #![forbid(unsafe_code)]
 
+pub mod iscsi;
 pub mod lun;
 pub mod scsi;
+pub mod server;

@@ -5,10 +5,13 @@
 //! the whole call out without blocking the thread or change nothing and return [`MediumError::WouldBlock`];
 //! the caller then repeats the call on a worker thread with [`Wait::Allowed`].
 
+mod block;
+mod descriptor;
 mod file;
 mod memory;
 mod open;
 
+pub use block::BlockMedium;
 pub use file::{FileMedium, FileOptions};
 pub use memory::MemoryMedium;
 pub use open::OpenError;

@@ -1,6 +1,6 @@
 //! Why a medium could not be opened, in words that say what to do next.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a medium could not be opened or created. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -11,11 +11,9 @@ pub enum OpenError {
         /// The file or device.
         path: PathBuf,
     },
-    /// The device is mounted or otherwise claimed by the kernel.
-    #[error(
-        "{path} is in use by this machine (mounted, swap, or part of md, LVM or dm); unmount or release it, then try again"
-    )]
-    Mounted {
+    /// The device is mounted or otherwise claimed, by the kernel or by a LUN.
+    #[error("{path} is in use: mounted, swap, part of md, LVM or dm, or a LUN already; release it, then try again")]
+    Busy {
         /// The device.
         path: PathBuf,
     },
@@ -89,6 +87,16 @@ pub enum OpenError {
         /// What the system answered.
         source: std::io::Error,
     },
+}
+
+impl OpenError {
+    pub(super) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
+        Self::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    }
 }
 
 /// Refuses block sizes the command core does not serve.

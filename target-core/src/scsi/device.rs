@@ -109,6 +109,10 @@ impl Path {
         self.lun
     }
 
+    pub(super) fn unit_shared(&self) -> &Arc<LogicalUnit> {
+        &self.unit
+    }
+
     pub(super) fn unit(&self) -> &LogicalUnit {
         &self.unit
     }

@@ -9,7 +9,7 @@ use super::provision::{self, Pattern};
 use super::request::{Plan, Span};
 use super::reserve::{self, PersistentOut};
 use super::sense::Sense;
-use super::{Prepared, Response, Status, WouldBlock};
+use super::{LogicalUnit, Prepared, Response, Status, WouldBlock};
 use crate::lun::{Durability, Medium, MediumError, Wait};
 
 /// What there is to do.
@@ -74,6 +74,16 @@ impl Execution {
     /// The LUN it is for.
     pub fn lun(&self) -> u16 {
         self.path.lun()
+    }
+
+    /// The logical unit it is for.
+    pub fn unit(&self) -> &Arc<LogicalUnit> {
+        self.path.unit_shared()
+    }
+
+    /// Whether it is of a kind that may take seconds however fast the medium is with single blocks.
+    pub fn may_be_long(&self) -> bool {
+        !matches!(self.action, Action::Read { .. } | Action::Write { .. })
     }
 
     /// Bytes the command wants from the initiator, at most [`MAX_TRANSFER_BYTES`](super::MAX_TRANSFER_BYTES).

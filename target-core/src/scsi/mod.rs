@@ -83,6 +83,11 @@ impl Response {
         Self::check(Sense::new(sense::Key::AbortedCommand, code))
     }
 
+    /// INTERNAL TARGET FAILURE: a fault of ours, not of the command.
+    pub(crate) fn internal_failure() -> Self {
+        Self::check(Sense::INTERNAL)
+    }
+
     fn check(sense: Sense) -> Self {
         Self {
             status: Status::CheckCondition,

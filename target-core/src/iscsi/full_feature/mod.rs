@@ -1,0 +1,446 @@
+//! The full-feature phase (RFC 7143 §4.2.2, §11): everything between a login and the end of its connection.
+//!
+//! [`FullFeature`] takes requests whose data segments have been received, and puts answers into an
+//! [`Output`]. Its parts: [`command`] (a SCSI command's way to the task set), [`data_out`] (collecting its
+//! data), [`answer`] (its Data-In and status), [`management`] (aborts and resets), [`text`] and this file
+//! for the rest.
+
+mod answer;
+mod command;
+mod data_out;
+mod management;
+mod text;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use iscsi_pdu::pdu::{LogoutOutcome, LogoutReason, LogoutRequest, LogoutResponse, NopIn, NopOut, Reject, RejectReason};
+use iscsi_pdu::{BHS_BYTES, Lun, RESERVED_TAG, Request, Serial};
+
+use self::management::PendingManagement;
+use self::text::TextExchange;
+use super::budget::Share;
+use super::job::{Finished, Job, TaskId};
+use super::mailbox::{Notice, Sender};
+use super::node::{Node, Registration};
+use super::output::Output;
+use super::params::Params;
+use super::task::TaskSet;
+use super::window::{Arrival, Window};
+use crate::scsi::Nexus;
+
+/// Most data a NOP-Out, Text or other non-SCSI request may carry, in bytes.
+const CONTROL_DATA_MAX_BYTES: u32 = 64 * 1024;
+/// Task tags of aborted commands that are remembered, so that data still on its way for them is passed over.
+const ABORTED_TAGS_MAX: usize = 1024;
+/// Queued output above which no further command is started, in bytes.
+const OUTPUT_HIGH_WATER_BYTES: usize = 4 * 1024 * 1024;
+
+/// Additional sense codes for data that could not be taken (RFC 7143 §11.4.7.2).
+const UNEXPECTED_UNSOLICITED_DATA: (u8, u8) = (0x0c, 0x0c);
+const INCORRECT_AMOUNT_OF_DATA: (u8, u8) = (0x0c, 0x0d);
+const PROTOCOL_SERVICE_CRC_ERROR: (u8, u8) = (0x47, 0x05);
+
+/// Where the data segment of a request is to be received.
+#[derive(Debug)]
+pub(super) enum Placement {
+    /// Into this buffer, behind what is in it.
+    Into(Vec<u8>),
+    /// Nowhere: it is counted and passed over.
+    Nowhere,
+}
+
+/// A request whose data segment is here.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub(super) request: Request,
+    /// The header as it came, for a Reject.
+    pub(super) bhs: [u8; BHS_BYTES],
+    /// The buffer that [`Placement::Into`] named, `None` for [`Placement::Nowhere`].
+    pub(super) data: Option<Vec<u8>>,
+    /// How many bytes the data segment had.
+    pub(super) data_bytes: u32,
+    /// Whether the data digest, if there is one, was right.
+    pub(super) intact: bool,
+}
+
+/// What a session is for.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// Finding targets.
+    Discovery,
+    /// SCSI commands to one target.
+    Normal { registration: Registration, nexus: Nexus },
+}
+
+/// One session in its full-feature phase.
+#[derive(Debug)]
+pub(super) struct FullFeature {
+    node: Arc<Node>,
+    mailbox: Sender,
+    /// For TargetAddress: where the initiator found us.
+    local_address: String,
+    params: Params,
+    kind: Kind,
+    window: Window,
+    window_share: Share,
+    transfer_share: Share,
+    stat_sn: Serial,
+    tasks: TaskSet,
+    /// Writes that wait for memory before they can ask for their data, in order.
+    waiting_for_memory: VecDeque<TaskId>,
+    pending_management: Vec<PendingManagement>,
+    aborted_tags: VecDeque<u32>,
+    next_ttt: u32,
+    text: TextExchange,
+    /// Set once the connection is to end when everything is out.
+    leaving: bool,
+    last_heard: Instant,
+    last_said: Instant,
+    /// Target transfer tag of a NOP-In that has not been answered.
+    ping: Option<u32>,
+    max_recv_data_segment_bytes: u32,
+}
+
+/// What a login hands over.
+#[derive(Debug)]
+pub(super) struct Established {
+    pub(super) params: Params,
+    pub(super) kind: Kind,
+    pub(super) exp_cmd_sn: Serial,
+    pub(super) stat_sn: Serial,
+    /// What we declared, or the default.
+    pub(super) max_recv_data_segment_bytes: u32,
+}
+
+impl FullFeature {
+    /// A session that has just been agreed; `None` when there is not the memory for a single command.
+    pub(super) fn new(
+        node: Arc<Node>,
+        mailbox: Sender,
+        local_address: String,
+        login: Established,
+        now: Instant,
+    ) -> Option<Self> {
+        let slot_bytes = login.params.unsolicited_bytes() as usize;
+        let window_share = Share::new(&node.budget.window);
+        let transfer_share = Share::new(&node.budget.transfer);
+        let mut window = Window::new(login.exp_cmd_sn, node.limits.command_window, slot_bytes);
+        window.open(&window_share, 0);
+        if window.is_shut() {
+            return None;
+        }
+        Some(Self {
+            mailbox,
+            local_address,
+            params: login.params,
+            kind: login.kind,
+            window,
+            window_share,
+            transfer_share,
+            stat_sn: login.stat_sn,
+            tasks: TaskSet::default(),
+            waiting_for_memory: VecDeque::new(),
+            pending_management: Vec::new(),
+            aborted_tags: VecDeque::new(),
+            next_ttt: 1,
+            text: TextExchange::default(),
+            leaving: false,
+            last_heard: now,
+            last_said: now,
+            ping: None,
+            max_recv_data_segment_bytes: login.max_recv_data_segment_bytes,
+            node,
+        })
+    }
+
+    /// Who is logged in to what.
+    pub(super) fn describe(&self) -> String {
+        match &self.kind {
+            Kind::Discovery => "discovery".to_owned(),
+            Kind::Normal { registration, .. } => {
+                let key = registration.key();
+                format!("{},{} -> {}", key.initiator, key.isid, registration.target().name)
+            }
+        }
+    }
+
+    /// The largest data segment that the initiator may send, in bytes.
+    pub(super) fn max_recv_data_segment_bytes(&self) -> u32 {
+        self.max_recv_data_segment_bytes
+    }
+
+    pub(super) fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// ExpCmdSN and MaxCmdSN as they are now, for the login response that ends the login.
+    pub(super) fn window(&self) -> (Serial, Serial) {
+        (self.window.exp_cmd_sn(), self.window.max_cmd_sn())
+    }
+
+    /// Whether the connection is to be closed once everything is sent.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
+    /// Says where the data segment of `request` goes.
+    pub(super) fn place(&mut self, request: &Request, data_bytes: u32, out: &mut Output) -> Placement {
+        match request {
+            Request::ScsiCommand(command) => self.place_immediate_data(command, data_bytes, out),
+            Request::DataOut(data_out) => self.place_data_out(data_out, data_bytes),
+            _ if data_bytes <= CONTROL_DATA_MAX_BYTES => Placement::Into(Vec::new()),
+            _ => Placement::Nowhere,
+        }
+    }
+
+    /// A whole request has come.
+    pub(super) fn receive(&mut self, now: Instant, received: Received, out: &mut Output) {
+        self.last_heard = now;
+        if self.leaving {
+            return;
+        }
+        match &received.request {
+            Request::ScsiCommand(command) => {
+                let command = command.clone();
+                self.scsi_command(&command, received, out);
+            }
+            Request::DataOut(data_out) => {
+                let data_out = data_out.clone();
+                self.data_out(&data_out, received, out);
+            }
+            _ => self.control(now, received, out),
+        }
+        self.open_window(out);
+    }
+
+    /// Requests that are not part of a SCSI command.
+    fn control(&mut self, now: Instant, received: Received, out: &mut Output) {
+        if !received.intact {
+            return self.reject(RejectReason::DataDigestError, &received.bhs, out);
+        }
+        let Some(data) = received.data else {
+            return self.reject(RejectReason::InvalidPduField, &received.bhs, out);
+        };
+        if !self.take_turn_of(&received.request) {
+            return;
+        }
+        match received.request {
+            Request::NopOut(nop) => self.nop_out(&nop, &data, &received.bhs, out),
+            Request::TaskManagement(request) => self.task_management(now, &request, &received.bhs, out),
+            Request::Text(request) => self.text(&request, &data, &received.bhs, out),
+            Request::Logout(request) => self.logout(&request, out),
+            // A login in the full-feature phase, and SNACK, which needs an ErrorRecoveryLevel above 0.
+            Request::Login(_) => self.reject(RejectReason::ProtocolError, &received.bhs, out),
+            Request::Snack(_) => self.reject(RejectReason::SnackReject, &received.bhs, out),
+            Request::ScsiCommand(_) | Request::DataOut(_) => unreachable!("dispatched before"),
+        }
+    }
+
+    /// Moves the command window past a non-SCSI request. Such a request is carried out when it comes, even
+    /// ahead of its turn: nothing in it depends on commands that are still on their way. Returns whether it
+    /// is to be carried out at all.
+    fn take_turn_of(&mut self, request: &Request) -> bool {
+        let Some(cmd_sn) = request.cmd_sn().filter(|_| !request.immediate()) else {
+            return true;
+        };
+        match self.window.classify(cmd_sn) {
+            Arrival::Next => {
+                self.window.advance();
+                true
+            }
+            Arrival::Early if !self.tasks.is_held(cmd_sn) => {
+                self.tasks.hold(cmd_sn, None);
+                true
+            }
+            Arrival::Early | Arrival::Ignore => false,
+        }
+    }
+
+    /// RFC 7143 §11.18, §11.19.
+    fn nop_out(&mut self, nop: &NopOut, data: &[u8], bhs: &[u8; BHS_BYTES], out: &mut Output) {
+        if nop.itt == RESERVED_TAG {
+            if self.ping == Some(nop.ttt) {
+                self.ping = None;
+            }
+            return;
+        }
+        if nop.ttt != RESERVED_TAG {
+            return self.reject(RejectReason::InvalidPduField, bhs, out);
+        }
+        let echo = &data[..data.len().min(self.params.max_send_data_segment_bytes as usize)];
+        let stat_sn = self.next_stat_sn();
+        let reply = NopIn {
+            lun: nop.lun,
+            itt: nop.itt,
+            ttt: RESERVED_TAG,
+            stat_sn,
+            exp_cmd_sn: self.window.exp_cmd_sn(),
+            max_cmd_sn: self.window.max_cmd_sn(),
+        };
+        out.pdu(&reply, echo);
+    }
+
+    /// RFC 7143 §11.14, §11.15. The connection closes once the answer is out.
+    fn logout(&mut self, request: &LogoutRequest, out: &mut Output) {
+        let result = match request.reason {
+            LogoutReason::CloseSession | LogoutReason::CloseConnection => LogoutOutcome::Closed,
+            LogoutReason::RemoveConnectionForRecovery => LogoutOutcome::RecoveryNotSupported,
+        };
+        self.leaving = result == LogoutOutcome::Closed;
+        let stat_sn = self.next_stat_sn();
+        let reply = LogoutResponse {
+            response: result,
+            itt: request.itt,
+            stat_sn,
+            exp_cmd_sn: self.window.exp_cmd_sn(),
+            max_cmd_sn: self.window.max_cmd_sn(),
+            time_to_wait_s: 0,
+            time_to_retain_s: 0,
+        };
+        out.pdu(&reply, &[]);
+        if self.leaving {
+            self.abort_all();
+        }
+    }
+
+    /// RFC 7143 §11.17.
+    pub(super) fn reject(&mut self, reason: RejectReason, bhs: &[u8; BHS_BYTES], out: &mut Output) {
+        tracing::debug!(?reason, opcode = bhs[0] & 0x3f, "rejected a PDU");
+        let stat_sn = self.next_stat_sn();
+        let reply = Reject {
+            reason,
+            stat_sn,
+            exp_cmd_sn: self.window.exp_cmd_sn(),
+            max_cmd_sn: self.window.max_cmd_sn(),
+            data_sn: 0,
+        };
+        out.pdu(&reply, bhs);
+    }
+
+    /// Something has come from outside the socket.
+    pub(super) fn notice(&mut self, now: Instant, notice: Notice, out: &mut Output) {
+        match notice {
+            Notice::Finished(finished) => self.finished(now, finished, out),
+            Notice::MemoryFreed => self.ask_for_data_again(out),
+            Notice::LunReset(lun) => self.reset_by_other(|task| task.lun.number() == Some(lun)),
+            Notice::TargetReset => self.reset_by_other(|_| true),
+            Notice::Close(_) => self.leaving = true,
+        }
+        self.open_window(out);
+    }
+
+    /// The next command to run, if there is one and there is room for its answer.
+    pub(super) fn next_job(&mut self, out: &mut Output) -> Option<Job> {
+        if out.transmit.queued_bytes() >= OUTPUT_HIGH_WATER_BYTES {
+            return None;
+        }
+        self.start_next()
+    }
+
+    /// A command has been run.
+    pub(super) fn finished(&mut self, now: Instant, finished: Finished, out: &mut Output) {
+        let Finished { id, response, data_out } = finished;
+        out.transmit.recycle(data_out);
+        match self.tasks.remove(id) {
+            Some(task) => self.answer(task, response, out),
+            None => self.late_completion(now, id, out),
+        }
+    }
+
+    /// Widens the command window, and tells the initiator when it had been shut: it has no other way to
+    /// learn of it (RFC 7143 §4.2.2.1).
+    fn open_window(&mut self, out: &mut Output) {
+        let was_shut = self.window.is_shut();
+        let active = u32::try_from(self.tasks.len()).unwrap_or(u32::MAX);
+        let mut opened = self.window.open(&self.window_share, active);
+        if self.window.is_shut() && active == 0 {
+            // Memory is with other sessions. Ask to be told, and look again: some may just have come back.
+            self.window_share.wait(self.mailbox.clone());
+            opened |= self.window.open(&self.window_share, active);
+        }
+        if was_shut && opened && !self.leaving {
+            self.announce_window(out);
+        }
+    }
+
+    /// An unsolicited NOP-In that asks for nothing and carries the window (RFC 7143 §11.19).
+    fn announce_window(&mut self, out: &mut Output) {
+        self.nop_in(RESERVED_TAG, out);
+    }
+
+    fn nop_in(&mut self, ttt: u32, out: &mut Output) {
+        let nop = NopIn {
+            lun: Lun::default(),
+            itt: RESERVED_TAG,
+            ttt,
+            stat_sn: self.stat_sn,
+            exp_cmd_sn: self.window.exp_cmd_sn(),
+            max_cmd_sn: self.window.max_cmd_sn(),
+        };
+        out.pdu(&nop, &[]);
+    }
+
+    /// Something was sent; any of it shows the initiator that the line works.
+    pub(super) fn sent(&mut self, now: Instant) {
+        self.last_said = now;
+    }
+
+    /// Something was received, if only a part of a PDU.
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.last_heard = now;
+        // Whatever comes is a sign of life, and the answer to the ping may be behind it.
+        self.ping = None;
+    }
+
+    /// When to call [`timeout`](Self::timeout) next.
+    pub(super) fn next_timeout(&self) -> Instant {
+        let limits = &self.node.limits;
+        let ping =
+            self.last_heard + Duration::from_millis(limits.idle_ping_ms) * if self.ping.is_some() { 2 } else { 1 };
+        let aborts = self.pending_management.iter().map(|pending| pending.deadline);
+        let upload = (self.last_heard > self.last_said)
+            .then(|| self.last_said + Duration::from_millis(limits.upload_ping_ms))
+            .filter(|due| *due > self.last_heard || self.upload_ping_is_due());
+        aborts.chain(upload).chain([ping]).min().unwrap_or(ping)
+    }
+
+    fn upload_ping_is_due(&self) -> bool {
+        self.last_heard.saturating_duration_since(self.last_said).as_millis()
+            >= u128::from(self.node.limits.upload_ping_ms)
+    }
+
+    /// Time has passed. Returns whether the initiator is to be given up.
+    pub(super) fn timeout(&mut self, now: Instant, out: &mut Output) -> bool {
+        self.expire_management(now, out);
+        if self.upload_ping_is_due() {
+            self.last_said = now;
+            self.announce_window(out);
+        }
+        let silence_ms = now.saturating_duration_since(self.last_heard).as_millis();
+        let patience_ms = u128::from(self.node.limits.idle_ping_ms);
+        if self.ping.is_some() {
+            return silence_ms >= 2 * patience_ms;
+        }
+        if silence_ms >= patience_ms {
+            let ttt = self.new_ttt();
+            self.ping = Some(ttt);
+            self.nop_in(ttt, out);
+        }
+        false
+    }
+
+    fn next_stat_sn(&mut self) -> Serial {
+        let stat_sn = self.stat_sn;
+        self.stat_sn = stat_sn + 1;
+        stat_sn
+    }
+
+    fn new_ttt(&mut self) -> u32 {
+        let ttt = self.next_ttt;
+        // 0xffffffff is reserved (RFC 7143 §11.7.4).
+        self.next_ttt = if ttt == RESERVED_TAG - 1 { 1 } else { ttt + 1 };
+        ttt
+    }
+}

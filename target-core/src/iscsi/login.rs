@@ -1,0 +1,527 @@
+//! The login phase (RFC 7143 §6.3, §11.12, §11.13) as a state machine.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use iscsi_pdu::pdu::{LoginRequest, LoginResponse, LoginStatus, Stage};
+use iscsi_pdu::text::{
+    CollectorLimits, Duplicates, Key, NONE, Pair, Phase, TextCollector, TextError, TextLimits, TextWriter, choose,
+    parse, parse_list,
+};
+use iscsi_pdu::{BHS_BYTES, Isid, Serial};
+
+use super::full_feature::{Established, FullFeature, Kind};
+use super::mailbox::Sender;
+use super::negotiate::{Negotiation, NegotiationError};
+use super::node::{Node, SessionKey, Target};
+use super::output::Output;
+use super::params::SessionType;
+
+/// Login requests in one login, at most.
+const REQUESTS_MAX: u32 = 64;
+/// Text of one logical request, over all PDUs joined by the C bit, in bytes.
+const TEXT_MAX_BYTES: usize = 16 * 1024;
+/// PDUs that one logical request may be spread over.
+const TEXT_SEGMENTS_MAX: usize = 16;
+/// Keys in one logical request.
+const KEYS_MAX: usize = 64;
+/// A value in it, in bytes.
+const VALUE_MAX_BYTES: usize = 1024;
+/// Longest iSCSI name, in bytes (RFC 7143 §4.2.7.1).
+const NAME_MAX_BYTES: usize = 223;
+/// Our answers are kept below the default MaxRecvDataSegmentLength, in bytes (RFC 7143 §13.12).
+const ANSWER_MAX_BYTES: usize = 8192;
+/// MaxRecvDataSegmentLength when none has been declared, in bytes.
+const DEFAULT_DATA_SEGMENT_BYTES: u32 = 8192;
+/// The one portal group there is.
+pub(super) const PORTAL_GROUP_TAG: u16 = 1;
+
+/// Why a login was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoginError {
+    /// Text that cannot be read.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// A key that cannot be negotiated.
+    #[error(transparent)]
+    Negotiation(#[from] NegotiationError),
+    /// Versions from `min` up; we speak 0 only.
+    #[error("the initiator speaks no version below {min}")]
+    Version {
+        /// Version-min of the request.
+        min: u8,
+    },
+    /// The stages or bits of a request do not fit what was said before.
+    #[error("{0}")]
+    Sequence(&'static str),
+    /// A name that has to be there is not.
+    #[error("{0} is missing")]
+    Missing(Key),
+    /// A name that is no iSCSI name.
+    #[error("{0} is not an iSCSI name")]
+    BadName(Key),
+    /// SessionType is neither Normal nor Discovery.
+    #[error("unknown session type")]
+    SessionType,
+    /// No target has this name.
+    #[error("no target is called {0}")]
+    NoSuchTarget(String),
+    /// None of the authentication methods offered is one of ours.
+    #[error("no common authentication method in {0}")]
+    NoAuthMethod(String),
+    /// A TSIH that is no session's.
+    #[error("no session has this TSIH")]
+    NoSuchSession,
+    /// A second connection for a session: one is all a session has.
+    #[error("a session has one connection")]
+    TooManyConnections,
+    /// Another initiator holds the LUNs.
+    #[error("LUN {lun} is in use by {holder}")]
+    Held {
+        /// The LUN.
+        lun: u16,
+        /// Name of the initiator that is logged in.
+        holder: String,
+    },
+    /// A bound on sessions is reached.
+    #[error("too many sessions")]
+    TooManySessions,
+    /// Not even one command's memory is left.
+    #[error("no memory left for another session")]
+    OutOfMemory,
+}
+
+impl LoginError {
+    /// RFC 7143 §11.13.5.
+    fn status(&self) -> LoginStatus {
+        match self {
+            Self::Text(_) | Self::Negotiation(_) | Self::Sequence(_) | Self::BadName(_) => LoginStatus::InitiatorError,
+            Self::Version { .. } => LoginStatus::UnsupportedVersion,
+            Self::Missing(_) => LoginStatus::MissingParameter,
+            Self::SessionType => LoginStatus::SessionTypeNotSupported,
+            Self::NoSuchTarget(_) => LoginStatus::NotFound,
+            Self::NoAuthMethod(_) => LoginStatus::AuthenticationFailure,
+            Self::NoSuchSession => LoginStatus::SessionDoesNotExist,
+            Self::TooManyConnections => LoginStatus::TooManyConnections,
+            Self::Held { .. } => LoginStatus::AuthorizationFailure,
+            Self::TooManySessions | Self::OutOfMemory => LoginStatus::OutOfResources,
+        }
+    }
+}
+
+/// How far a login has come after a request.
+#[derive(Debug)]
+pub(super) enum Progress {
+    /// More requests are to follow.
+    More,
+    /// The session is in its full-feature phase.
+    Done(Box<FullFeature>),
+}
+
+/// One login.
+#[derive(Debug)]
+pub(super) struct Login {
+    node: Arc<Node>,
+    mailbox: Sender,
+    local_address: String,
+    deadline: Instant,
+    leading: Option<Leading>,
+    requests: u32,
+    stat_sn: Serial,
+    collector: TextCollector,
+    negotiation: Negotiation,
+    initiator: Option<String>,
+    target_name: Option<String>,
+    session_type: SessionType,
+    /// Our own declarations, each made once.
+    said_segment_length: bool,
+    said_portal_group: bool,
+}
+
+/// What the first request fixes for the whole login.
+#[derive(Debug, Clone, Copy)]
+struct Leading {
+    stage: Stage,
+    isid: Isid,
+    tsih: u16,
+    itt: u32,
+    cid: u16,
+    cmd_sn: Serial,
+}
+
+impl Login {
+    pub(super) fn new(node: Arc<Node>, mailbox: Sender, local_address: String, now: Instant) -> Self {
+        let limits = CollectorLimits {
+            max_bytes: TEXT_MAX_BYTES,
+            max_segments: TEXT_SEGMENTS_MAX,
+        };
+        Self {
+            deadline: now + Duration::from_millis(node.limits.login_timeout_ms),
+            node,
+            mailbox,
+            local_address,
+            leading: None,
+            requests: 0,
+            stat_sn: Serial(1),
+            collector: TextCollector::new(limits),
+            negotiation: Negotiation::new(),
+            initiator: None,
+            target_name: None,
+            session_type: SessionType::Normal,
+            said_segment_length: false,
+            said_portal_group: false,
+        }
+    }
+
+    /// When the login must be over.
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Takes one login request and answers it; a refusal is answered too.
+    pub(super) fn receive(
+        &mut self,
+        now: Instant,
+        request: &LoginRequest,
+        data: &[u8],
+        out: &mut Output,
+    ) -> Result<Progress, LoginError> {
+        let result = self.advance(now, request, data, out);
+        if let Err(error) = &result {
+            self.respond(request, Answer::refusal(error.status()), out);
+        }
+        result
+    }
+
+    /// Anything but a login request is a mistake here (RFC 7143 §6.3, status 020Bh).
+    pub(super) fn refuse_other_pdu(&mut self, bhs: &[u8; BHS_BYTES], out: &mut Output) {
+        // A stranger that has not said anything sensible yet is not answered at all.
+        let Some(leading) = self.leading else { return };
+        let itt = u32::from_be_bytes([bhs[16], bhs[17], bhs[18], bhs[19]]);
+        let request = LoginRequest {
+            transit: false,
+            continue_: false,
+            csg: leading.stage,
+            nsg: leading.stage,
+            version_max: 0,
+            version_min: 0,
+            isid: leading.isid,
+            tsih: leading.tsih,
+            itt,
+            cid: leading.cid,
+            cmd_sn: leading.cmd_sn,
+            exp_stat_sn: self.stat_sn,
+        };
+        self.respond(&request, Answer::refusal(LoginStatus::InvalidDuringLogin), out);
+    }
+
+    fn advance(
+        &mut self,
+        now: Instant,
+        request: &LoginRequest,
+        data: &[u8],
+        out: &mut Output,
+    ) -> Result<Progress, LoginError> {
+        let first = self.leading.is_none();
+        self.check_sequence(request)?;
+        let Some(text) = self.collector.feed(data, request.continue_)? else {
+            self.respond(request, Answer::stay(Vec::new()), out);
+            return Ok(Progress::More);
+        };
+        let limits = TextLimits {
+            max_keys: KEYS_MAX,
+            max_value_bytes: VALUE_MAX_BYTES,
+        };
+        let pairs = parse(&text, &limits, Duplicates::Refused)?;
+        self.take_names(&pairs)?;
+        if first {
+            self.check_names(request)?;
+        }
+        let mut answers = TextWriter::new(ANSWER_MAX_BYTES);
+        for pair in pairs {
+            self.answer_key(request.csg, pair, &mut answers)?;
+        }
+        self.declare(request.csg, &mut answers)?;
+        if !request.transit {
+            self.respond(request, Answer::stay(answers.into_bytes()), out);
+            return Ok(Progress::More);
+        }
+        if request.nsg != Stage::FullFeature {
+            self.leading = self.leading.map(|leading| Leading {
+                stage: request.nsg,
+                ..leading
+            });
+            self.respond(request, Answer::transit(answers.into_bytes()), out);
+            return Ok(Progress::More);
+        }
+        self.finish(now, request, answers.into_bytes(), out)
+    }
+
+    /// RFC 7143 §6.3.1, §11.12: what a request may say after those before it.
+    fn check_sequence(&mut self, request: &LoginRequest) -> Result<(), LoginError> {
+        self.requests += 1;
+        if self.requests > REQUESTS_MAX {
+            return Err(LoginError::Sequence("the login takes too many requests"));
+        }
+        if request.version_min > 0 {
+            return Err(LoginError::Version {
+                min: request.version_min,
+            });
+        }
+        if request.csg == Stage::FullFeature {
+            return Err(LoginError::Sequence(
+                "a login request cannot be in the full-feature phase",
+            ));
+        }
+        if request.transit && request.continue_ {
+            return Err(LoginError::Sequence("T and C exclude each other"));
+        }
+        if request.transit && !request.csg.may_go_to(request.nsg) {
+            return Err(LoginError::Sequence("the next stage does not follow the current one"));
+        }
+        let Some(leading) = self.leading else {
+            self.leading = Some(Leading {
+                stage: request.csg,
+                isid: request.isid,
+                tsih: request.tsih,
+                itt: request.itt,
+                cid: request.cid,
+                cmd_sn: request.cmd_sn,
+            });
+            return Ok(());
+        };
+        if request.csg != leading.stage {
+            return Err(LoginError::Sequence("not the stage the login is in"));
+        }
+        let same = (request.isid, request.tsih, request.itt, request.cid)
+            == (leading.isid, leading.tsih, leading.itt, leading.cid);
+        if !same {
+            return Err(LoginError::Sequence(
+                "ISID, TSIH, CID or task tag changed during the login",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Takes the declarations that say who wants what (RFC 7143 §6.3.1: they come in the first request).
+    fn take_names(&mut self, pairs: &[Pair<'_>]) -> Result<(), LoginError> {
+        for pair in pairs {
+            match Key::from_name(pair.key) {
+                Some(key @ Key::InitiatorName) => self.initiator = Some(iscsi_name(key, pair.value)?),
+                Some(key @ Key::TargetName) => self.target_name = Some(iscsi_name(key, pair.value)?),
+                Some(Key::SessionType) => {
+                    self.session_type = match pair.value {
+                        "Normal" => SessionType::Normal,
+                        "Discovery" => SessionType::Discovery,
+                        _ => return Err(LoginError::SessionType),
+                    };
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn check_names(&self, request: &LoginRequest) -> Result<(), LoginError> {
+        let initiator = self.initiator.clone().ok_or(LoginError::Missing(Key::InitiatorName))?;
+        if self.session_type == SessionType::Discovery {
+            return if request.tsih == 0 {
+                Ok(())
+            } else {
+                Err(LoginError::NoSuchSession)
+            };
+        }
+        let target = self.target()?;
+        if request.tsih != 0 {
+            let key = SessionKey {
+                initiator,
+                isid: request.isid,
+            };
+            let its_own = target.has_tsih(request.tsih) && target.has_session(&key);
+            return Err(if its_own {
+                LoginError::TooManyConnections
+            } else {
+                LoginError::NoSuchSession
+            });
+        }
+        Ok(())
+    }
+
+    fn target(&self) -> Result<Arc<Target>, LoginError> {
+        let name = self.target_name.as_ref().ok_or(LoginError::Missing(Key::TargetName))?;
+        self.node
+            .target(name)
+            .ok_or_else(|| LoginError::NoSuchTarget(name.clone()))
+    }
+
+    fn answer_key(&mut self, stage: Stage, pair: Pair<'_>, answers: &mut TextWriter) -> Result<(), LoginError> {
+        let key = Key::from_name(pair.key);
+        match key {
+            Some(key @ (Key::InitiatorName | Key::TargetName | Key::SessionType | Key::InitiatorAlias)) => {
+                Ok(self.negotiation.note(key)?)
+            }
+            Some(key @ Key::AuthMethod) if stage == Stage::Security => {
+                self.negotiation.note(key)?;
+                let offered = parse_list(pair.value, KEYS_MAX).unwrap_or_default();
+                let method =
+                    choose(&offered, &[NONE]).ok_or_else(|| LoginError::NoAuthMethod(pair.value.to_owned()))?;
+                Ok(answers.push(key.name(), method)?)
+            }
+            // What belongs to the operational stage may only be said there (RFC 7143 §6.3.2).
+            Some(key) if stage == Stage::Security && key.spec().phase != Phase::Login => {
+                Err(NegotiationError::Misplaced(key).into())
+            }
+            _ => Ok(self
+                .negotiation
+                .answer(pair, self.session_type, &self.node.limits, answers)?),
+        }
+    }
+
+    /// What we have to say ourselves: the portal group in the first answer (RFC 7143 §13.9), the segment
+    /// length in the first of the operational stage.
+    fn declare(&mut self, stage: Stage, answers: &mut TextWriter) -> Result<(), LoginError> {
+        if !self.said_portal_group && self.session_type == SessionType::Normal {
+            self.said_portal_group = true;
+            answers.push(Key::TargetPortalGroupTag.name(), PORTAL_GROUP_TAG)?;
+            if let Some(alias) = &self.target()?.alias {
+                answers.push(Key::TargetAlias.name(), alias)?;
+            }
+        }
+        if !self.said_segment_length && stage == Stage::Operational {
+            self.said_segment_length = true;
+            answers.push(
+                Key::MaxRecvDataSegmentLength.name(),
+                self.node.limits.max_recv_data_segment_bytes,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Everything is agreed: the session comes into being.
+    fn finish(
+        &mut self,
+        now: Instant,
+        request: &LoginRequest,
+        answers: Vec<u8>,
+        out: &mut Output,
+    ) -> Result<Progress, LoginError> {
+        let tsih = self.node.new_tsih();
+        let kind = match self.session_type {
+            SessionType::Discovery => Kind::Discovery,
+            SessionType::Normal => self.attach(request.isid, tsih)?,
+        };
+        let established = Established {
+            params: self.negotiation.params.clone(),
+            kind,
+            exp_cmd_sn: request.cmd_sn,
+            stat_sn: self.stat_sn + 1,
+            max_recv_data_segment_bytes: if self.said_segment_length {
+                self.node.limits.max_recv_data_segment_bytes
+            } else {
+                DEFAULT_DATA_SEGMENT_BYTES
+            },
+        };
+        let local_address = std::mem::take(&mut self.local_address);
+        let session = FullFeature::new(
+            Arc::clone(&self.node),
+            self.mailbox.clone(),
+            local_address,
+            established,
+            now,
+        )
+        .ok_or(LoginError::OutOfMemory)?;
+        let answer = Answer {
+            tsih: Some(tsih),
+            window: Some(session.window()),
+            ..Answer::transit(answers)
+        };
+        self.respond(request, answer, out);
+        tracing::info!(session = session.describe(), "logged in");
+        Ok(Progress::Done(Box::new(session)))
+    }
+
+    fn attach(&self, isid: Isid, tsih: u16) -> Result<Kind, LoginError> {
+        let target = self.target()?;
+        let initiator = self.initiator.clone().ok_or(LoginError::Missing(Key::InitiatorName))?;
+        // The name of the initiator port (RFC 7143 §4.4.3, SPC-5 TransportID).
+        let port = format!("{initiator},i,0x{isid}");
+        let nexus = target
+            .device
+            .attach(&initiator, &port)
+            .map_err(|refused| LoginError::Held {
+                lun: refused.lun,
+                holder: refused.holder,
+            })?;
+        let key = SessionKey { initiator, isid };
+        let registration = target
+            .enter(&self.node.limits, key, tsih, self.mailbox.clone())
+            .map_err(|_| LoginError::TooManySessions)?;
+        Ok(Kind::Normal { registration, nexus })
+    }
+
+    fn respond(&mut self, request: &LoginRequest, answer: Answer, out: &mut Output) {
+        let (exp_cmd_sn, max_cmd_sn) = answer.window.unwrap_or((request.cmd_sn, request.cmd_sn));
+        let response = LoginResponse {
+            transit: answer.transit,
+            continue_: false,
+            csg: request.csg,
+            nsg: if answer.transit { request.nsg } else { request.csg },
+            version_max: 0,
+            version_active: 0,
+            isid: request.isid,
+            tsih: answer.tsih.unwrap_or(request.tsih),
+            itt: request.itt,
+            stat_sn: self.stat_sn,
+            exp_cmd_sn,
+            max_cmd_sn,
+            status: answer.status,
+        };
+        self.stat_sn += 1;
+        out.pdu(&response, &answer.text);
+    }
+}
+
+/// What a login response says.
+#[derive(Debug)]
+struct Answer {
+    status: LoginStatus,
+    transit: bool,
+    text: Vec<u8>,
+    tsih: Option<u16>,
+    window: Option<(Serial, Serial)>,
+}
+
+impl Answer {
+    fn stay(text: Vec<u8>) -> Self {
+        Self {
+            status: LoginStatus::Success,
+            transit: false,
+            text,
+            tsih: None,
+            window: None,
+        }
+    }
+
+    fn transit(text: Vec<u8>) -> Self {
+        Self {
+            transit: true,
+            ..Self::stay(text)
+        }
+    }
+
+    fn refusal(status: LoginStatus) -> Self {
+        Self {
+            status,
+            ..Self::stay(Vec::new())
+        }
+    }
+}
+
+/// RFC 7143 §4.2.7.1, as far as a peer's name has to be right for us: its length and no odd characters.
+fn iscsi_name(key: Key, value: &str) -> Result<String, LoginError> {
+    let fits = |c: char| !c.is_whitespace() && !c.is_control();
+    if value.is_empty() || value.len() > NAME_MAX_BYTES || !value.chars().all(fits) {
+        return Err(LoginError::BadName(key));
+    }
+    Ok(value.to_owned())
+}

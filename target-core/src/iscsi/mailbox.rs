@@ -1,0 +1,94 @@
+//! What reaches a connection from outside its own socket: completions, resets, reinstatement, free memory.
+//!
+//! A mailbox is owned by one connection and posted to by workers and by other sessions. It is a short
+//! mutex-protected queue with a waker, so that the state machines need no channel of a particular runtime.
+
+use std::sync::{Arc, Mutex, Weak};
+use std::task::{Context, Waker};
+
+use super::job::Finished;
+
+/// One message for a connection.
+#[derive(Debug)]
+pub enum Notice {
+    /// A worker has carried out a command.
+    Finished(Finished),
+    /// Memory that this connection waited for may be there now.
+    MemoryFreed,
+    /// Another connection reset this LUN: its tasks are gone (SAM-6 7.7).
+    LunReset(u16),
+    /// Another connection reset the target: every task is gone.
+    TargetReset,
+    /// The connection is to end at once, for the reason given in the log.
+    Close(CloseReason),
+}
+
+/// Why a connection is told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The initiator logged in again with the same ISID (RFC 7143 §6.3.5).
+    Reinstated,
+    /// TARGET COLD RESET (RFC 7143 §11.5.1).
+    ColdReset,
+    /// The daemon is stopping.
+    Stopping,
+}
+
+/// The queue.
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    notices: Vec<Notice>,
+    waker: Option<Waker>,
+}
+
+/// A poster's end: posting to a connection that is gone does nothing.
+pub type Sender = Weak<Mailbox>;
+
+impl Mailbox {
+    /// An empty mailbox.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    /// Adds one notice and wakes the owner.
+    pub fn post(&self, notice: Notice) {
+        self.post_all(std::iter::once(notice));
+    }
+
+    /// Adds several notices and wakes the owner once.
+    pub fn post_all(&self, notices: impl IntoIterator<Item = Notice>) {
+        let waker = {
+            let mut inner = self.lock();
+            inner.notices.extend(notices);
+            inner.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Moves what has been posted into `into`.
+    pub fn take(&self, into: &mut Vec<Notice>) {
+        into.append(&mut self.lock().notices);
+    }
+
+    /// Like [`take`](Self::take); when there is nothing, `cx` is woken by the next post.
+    pub fn poll_take(&self, cx: &Context<'_>, into: &mut Vec<Notice>) {
+        let mut inner = self.lock();
+        if !inner.notices.is_empty() {
+            into.append(&mut inner.notices);
+        } else if !inner.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            inner.waker = Some(cx.waker().clone());
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        // A poisoned mailbox still holds whole notices: nothing in here can panic half-way.
+        self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,103 @@
+//! The command window (RFC 7143 §4.2.2.1): which CmdSN may come, and the memory behind each.
+
+use iscsi_pdu::Serial;
+
+use super::budget::{Reservation, Share};
+
+/// What a CmdSN means at the moment it arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// The next one in order.
+    Next,
+    /// In the window, but others come before it.
+    Early,
+    /// Outside the window or seen already: to be ignored without an answer.
+    Ignore,
+}
+
+/// ExpCmdSN, MaxCmdSN, and a reservation of `slot_bytes` for each command between them.
+#[derive(Debug)]
+pub(super) struct Window {
+    exp_cmd_sn: Serial,
+    open_slots: u32,
+    depth: u32,
+    slot_bytes: usize,
+    reserved: Option<Reservation>,
+}
+
+impl Window {
+    /// A closed window before `exp_cmd_sn`. `depth` is the most commands that may be open or at work at any
+    /// time, `slot_bytes` the most data each may bring along unasked.
+    pub(super) fn new(exp_cmd_sn: Serial, depth: u32, slot_bytes: usize) -> Self {
+        Self {
+            exp_cmd_sn,
+            open_slots: 0,
+            depth,
+            slot_bytes,
+            reserved: None,
+        }
+    }
+
+    /// The next CmdSN in order.
+    pub(super) fn exp_cmd_sn(&self) -> Serial {
+        self.exp_cmd_sn
+    }
+
+    /// The last CmdSN the initiator may use; ExpCmdSN - 1 when the window is closed.
+    pub(super) fn max_cmd_sn(&self) -> Serial {
+        self.exp_cmd_sn + self.open_slots.wrapping_sub(1)
+    }
+
+    /// Opens the window as far as `depth` less the `active` commands and the memory allow. Returns whether
+    /// it is wider than before; a window that could not be opened at all for want of memory says so by
+    /// [`is_shut`](Self::is_shut).
+    pub(super) fn open(&mut self, share: &Share, active: u32) -> bool {
+        let before = self.open_slots;
+        let wanted = self.depth.saturating_sub(active);
+        // All at once when there is plenty, one by one when there is not.
+        if wanted > self.open_slots && !self.reserve_slots(share, wanted - self.open_slots) {
+            while self.open_slots < wanted && self.reserve_slots(share, 1) {}
+        }
+        self.open_slots > before
+    }
+
+    fn reserve_slots(&mut self, share: &Share, slots: u32) -> bool {
+        let Some(bytes) = share.try_reserve(self.slot_bytes * slots as usize) else {
+            return false;
+        };
+        match &mut self.reserved {
+            Some(reserved) => reserved.absorb(bytes),
+            None => self.reserved = Some(bytes),
+        }
+        self.open_slots += slots;
+        true
+    }
+
+    /// Whether no command at all may come.
+    pub(super) fn is_shut(&self) -> bool {
+        self.open_slots == 0
+    }
+
+    /// What the CmdSN of a non-immediate command means now.
+    pub(super) fn classify(&self, cmd_sn: Serial) -> Arrival {
+        let ahead = cmd_sn.0.wrapping_sub(self.exp_cmd_sn.0);
+        if ahead >= self.open_slots {
+            Arrival::Ignore
+        } else if ahead == 0 {
+            Arrival::Next
+        } else {
+            Arrival::Early
+        }
+    }
+
+    /// The command with ExpCmdSN has come: moves on, and hands its part of the memory to it.
+    ///
+    /// # Panics
+    /// When the window is shut: a caller's error, [`classify`](Self::classify) says so.
+    pub(super) fn advance(&mut self) -> Option<Reservation> {
+        assert!(self.open_slots > 0, "a command outside the window was let in");
+        self.exp_cmd_sn = self.exp_cmd_sn + 1;
+        self.open_slots -= 1;
+        self.reserved.as_mut().map(|reserved| reserved.split(self.slot_bytes))
+    }
+}

@@ -1,0 +1,176 @@
+//! The tokio shell around the state machines: listeners, connection tasks, worker threads.
+//!
+//! [`Server`] serves one [`Node`] on any number of portals, and on any stream that is handed to it: a TCP
+//! connection, a channel of a tunnel, a pipe in a test. It knows how bytes move; what they mean is decided
+//! in [`crate::iscsi`].
+
+mod connection;
+mod workers;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use crate::iscsi::mailbox::{CloseReason, Mailbox, Notice};
+use crate::iscsi::{Connection, Ended, Node};
+use workers::Workers;
+
+/// Connections that have not logged in yet, or have, over all portals. One more is closed at once.
+const CONNECTIONS_MAX: usize = 4096;
+/// How long a portal rests after `accept` failed, for want of file descriptors perhaps, in milliseconds.
+const ACCEPT_RETRY_MS: u64 = 100;
+
+/// Serves a node.
+#[derive(Debug, Clone)]
+pub struct Server {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    node: Arc<Node>,
+    workers: Workers,
+    places: Arc<Semaphore>,
+    /// Everyone who is to be told when the server stops.
+    mailboxes: Mutex<Vec<Weak<Mailbox>>>,
+    stopping: watch::Sender<bool>,
+}
+
+impl Server {
+    /// A server without portals.
+    pub fn new(node: Arc<Node>) -> Self {
+        let shared = Shared {
+            node,
+            workers: Workers::new(),
+            places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            mailboxes: Mutex::default(),
+            stopping: watch::Sender::new(false),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// The node being served.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.shared.node
+    }
+
+    /// Accepts connections on a portal until `until` is over or the server stops; connections already
+    /// accepted go on. Returns when no new one can come.
+    pub async fn serve(&self, listener: TcpListener, until: impl Future<Output = ()>) {
+        let mut stopping = self.shared.stopping.subscribe();
+        tokio::pin!(until);
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = &mut until => return,
+                _ = stopping.wait_for(|stop| *stop) => return,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.accept(stream, peer),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(ACCEPT_RETRY_MS)).await;
+                }
+            }
+        }
+    }
+
+    fn accept(&self, stream: TcpStream, peer: SocketAddr) {
+        let local = match stream.set_nodelay(true).and_then(|()| stream.local_addr()) {
+            Ok(local) => local,
+            // The peer is gone already.
+            Err(error) => return tracing::debug!(%peer, %error, "connection lost before it began"),
+        };
+        let server = self.clone();
+        tokio::spawn(async move { server.serve_stream(stream, local.to_string(), peer.to_string()).await });
+    }
+
+    /// Serves one connection that came by any way, to its end. `local_address` (`host:port`) is what the
+    /// initiator is told as the target's address; `peer` is for logs.
+    pub async fn serve_stream<S>(&self, stream: S, local_address: String, peer: String)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let Ok(_place) = Arc::clone(&self.shared.places).try_acquire_owned() else {
+            return tracing::warn!(peer, "refused: {CONNECTIONS_MAX} connections are open");
+        };
+        let mailbox = Mailbox::new();
+        self.register(&mailbox);
+        if *self.shared.stopping.borrow() {
+            return;
+        }
+        tracing::debug!(peer, local_address, "connected");
+        let connection = Connection::new(
+            Arc::clone(self.node()),
+            &mailbox,
+            local_address,
+            std::time::Instant::now(),
+        );
+        let outcome = connection::run(stream, connection, mailbox, &self.shared.workers).await;
+        match &outcome.ended {
+            Ok(Ended::Logout) => tracing::info!(peer, session = outcome.session, "logged out"),
+            Ok(ended) => tracing::warn!(peer, session = outcome.session, "connection ended: {ended}"),
+            Err(error) => tracing::info!(peer, session = outcome.session, "connection lost: {error}"),
+        }
+    }
+
+    fn register(&self, mailbox: &Arc<Mailbox>) {
+        let mut mailboxes = self.shared.mailboxes.lock().unwrap_or_else(PoisonError::into_inner);
+        mailboxes.retain(|mailbox| mailbox.strong_count() > 0);
+        mailboxes.push(Arc::downgrade(mailbox));
+    }
+
+    /// Ends every connection and flushes every LUN. Returns the errors of the flushes: what a caller must
+    /// not keep to itself, for it may mean lost writes.
+    pub async fn stop(&self) -> Vec<FlushError> {
+        self.shared.stopping.send_replace(true);
+        for mailbox in self
+            .shared
+            .mailboxes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+        {
+            if let Some(mailbox) = mailbox.upgrade() {
+                mailbox.post(Notice::Close(CloseReason::Stopping));
+            }
+        }
+        let mut flushes = JoinSet::new();
+        for target in self.node().targets() {
+            for (number, unit) in target.device.luns() {
+                let (name, number, unit) = (target.name.clone(), *number, Arc::clone(unit));
+                flushes.spawn_blocking(move || {
+                    let flushed = unit.medium().flush(crate::lun::Wait::Allowed);
+                    flushed.map_err(|error| FlushError {
+                        target: name,
+                        lun: number,
+                        error,
+                    })
+                });
+            }
+        }
+        let flushed = flushes.join_all().await;
+        flushed.into_iter().filter_map(Result::err).collect()
+    }
+}
+
+/// A LUN whose last writes may not be on stable storage.
+#[derive(Debug, thiserror::Error)]
+#[error("flushing LUN {lun} of {target} failed: {error}")]
+pub struct FlushError {
+    /// Name of the target.
+    pub target: String,
+    /// The LUN.
+    pub lun: u16,
+    /// What the medium said.
+    #[source]
+    pub error: crate::lun::MediumError,
+}
