@@ -4,8 +4,11 @@
 //! bytes and a time and give bytes and verdicts; the other modules are thin shells around them.
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod filter;
 pub mod frame;
 pub mod link;
 pub mod peer;
+pub mod server;
+pub mod ssh;
 pub mod tun;
