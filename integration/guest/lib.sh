@@ -73,3 +73,19 @@ file_system_story() { # DISK: a file system, $MIB MiB of data, read back from th
     cmp /run/written /run/read || die "what was read after mounting again differs"
     cat /run/read
 }
+
+story() { # PORTAL: from discovery to logout
+    login "$1"
+    file_system_story "$disk"
+    logout "$1"
+}
+
+wait_for() { # FILE TEXT PID: until FILE has a line with TEXT, as long as the process runs
+    for _ in $(seq 1000); do
+        ! grep -q "$2" "$1" || return 0
+        kill -0 "$3" 2>/dev/null || { cat "$1"; die "ended before saying $2"; }
+        sleep 0.02
+    done
+    cat "$1"
+    die "did not say $2"
+}

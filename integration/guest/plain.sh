@@ -1,6 +1,4 @@
-# Login over a plain network: $ADDRESS is ours, $PORTAL the target's.
+# Login over a plain network, to the target at $HOST.
 network "$ADDRESS"
 start_iscsid
-login "$PORTAL"
-file_system_story "$disk"
-logout "$PORTAL"
+story "$HOST:3260"

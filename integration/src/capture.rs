@@ -1,5 +1,6 @@
 //! Packets on an interface, and what tshark makes of the iSCSI in them.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use crate::paths;
 use crate::process::{self, Process};
 
 const START_LIMIT: Duration = Duration::from_secs(10);
+/// When nothing was written for so long, all that was captured is in the file.
+const QUIET: Duration = Duration::from_millis(300);
 /// A few megabytes take tshark two seconds.
 const DISSECT_LIMIT: Duration = Duration::from_secs(120);
 
@@ -21,17 +24,19 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Capture TCP on `interface` of `ns`.
+    /// Capture TCP on `port` in `ns`, on all interfaces: on a guest's own, which goes down with the guest, the last
+    /// packets are at times not seen.
     ///
     /// # Errors
     /// tcpdump is missing or does not start.
-    pub fn start(ns: &Namespace, interface: &str) -> Result<Self> {
+    pub fn start(ns: &Namespace, port: u16) -> Result<Self> {
         let file = ns.dir().join("capture.pcap");
         let mut command = ns.command(paths::tool("tcpdump")?)?;
+        // Packet by packet, not by full buffer, so that the end of the story is not missing.
         command
-            .args(["-i", interface, "-U", "-s", "0", "-B", "65536", "-Z", "root", "-w"])
-            .arg(&file)
-            .arg("tcp");
+            .args("-i any --immediate-mode -U -s 0 -B 65536 -Z root -w".split(' '))
+            .arg(&file);
+        command.arg(format!("tcp port {port}"));
         let mut tcpdump = Process::spawn("tcpdump", &mut command, &ns.dir().join("tcpdump.log"))?;
         tcpdump.wait_for_line("tcpdump: listening", START_LIMIT)?;
         Ok(Self { tcpdump, file })
@@ -42,6 +47,15 @@ impl Capture {
     /// # Errors
     /// Packets were lost, so that the file is not the whole story.
     pub fn finish(mut self) -> Result<PathBuf> {
+        let mut written = 0;
+        loop {
+            std::thread::sleep(QUIET);
+            let now = fs::metadata(&self.file)?.len();
+            if now == written {
+                break;
+            }
+            written = now;
+        }
         self.tcpdump.stop()?;
         let log = self.tcpdump.log();
         ensure!(

@@ -19,6 +19,9 @@ pub const TAP: &str = "uml0";
 /// Time for a boot, a script and a power-off; the longest takes a tenth of this on a quiet machine.
 const LIFE_LIMIT: Duration = Duration::from_secs(180);
 
+/// How much of a failed guest's console is shown: a panic fits, the boot does not.
+const CONSOLE_LINES: usize = 40;
+
 /// A guest under way.
 #[derive(Debug)]
 pub struct Guest {
@@ -85,9 +88,9 @@ impl Guest {
             Ok(end) => format!("guest ended ({end}), its script with status {:?}", status.trim()),
             Err(_) => format!("guest killed after {LIFE_LIMIT:?}"),
         };
+        let console = last_lines(&self.process.log(), CONSOLE_LINES);
         bail!(
-            "{end}\n--- output\n{output}\n--- console\n{}\n--- iscsid\n{}",
-            self.process.log(),
+            "{end}\n--- iscsid\n{}\n--- console\n{console}\n--- output\n{output}",
             read("iscsid.log")
         );
     }
@@ -113,6 +116,11 @@ fn compose(script: &str, variables: &[(&str, &str)]) -> Result<String> {
     Ok(text)
 }
 
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
 /// `value` as one word of a shell.
 fn quote(value: &str) -> String {
     format!("'{}'", value.replace('\'', r"'\''"))
@@ -120,6 +128,12 @@ fn quote(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn the_end_of_a_console_is_shown() {
+        assert_eq!(super::last_lines("a\nb\nc\n", 2), "b\nc");
+        assert_eq!(super::last_lines("a", 2), "a");
+    }
+
     #[test]
     fn a_value_stays_one_word() {
         assert_eq!(super::quote("it's $HOME"), r"'it'\''s $HOME'");

@@ -11,4 +11,6 @@ pub mod klog;
 pub mod netns;
 pub mod paths;
 pub mod process;
+pub mod sshd;
+pub mod story;
 pub mod target;

@@ -3,45 +3,21 @@
 
 use anyhow::Result;
 use integration::capture::{Capture, Dissection};
-use integration::guest::{self, Outcome};
-use integration::klog;
 use integration::netns::Namespace;
-use integration::target::{self, Kind, Spec, Target};
+use integration::story::{self, HOST, PORT};
+use integration::target::{Kind, Spec, Target};
 
-const PORT: u16 = 3260;
-
-/// A target, and a guest on the other end of a cable.
-fn host() -> Result<(Namespace, Target)> {
-    let ns = Namespace::new()?;
-    ns.add_tap(guest::TAP, "10.99.0.1/24")?;
-    let target = Spec::new(Kind::from_env()?, &format!("10.99.0.1:{PORT}")).start(&ns)?;
+fn host_with_target() -> Result<(Namespace, Target)> {
+    let ns = story::host()?;
+    let target = Spec::new(Kind::from_env()?, &format!("{HOST}:{PORT}")).start(&ns)?;
     Ok((ns, target))
-}
-
-fn story(ns: &Namespace, mib: &str) -> Result<Outcome> {
-    guest::run(
-        ns,
-        "plain.sh",
-        &[
-            ("INITIATOR", "iqn.2026-11.net.farlun:guest"),
-            ("TARGET", target::NAME),
-            ("ADDRESS", "10.99.0.2/24"),
-            ("PORTAL", &format!("10.99.0.1:{PORT}")),
-            ("MIB", mib),
-        ],
-    )
 }
 
 #[test]
 fn a_kernel_initiator_uses_the_disk_and_logs_no_trouble() -> Result<()> {
-    let (ns, target) = host()?;
-    let outcome = story(&ns, "64")?;
-    println!("{}\n{}", outcome.output, outcome.kernel_log);
-    assert!(
-        outcome.kernel_log.contains("Attached SCSI disk"),
-        "the log shows no disk"
-    );
-    assert_eq!(klog::trouble(&outcome.kernel_log), Vec::<&str>::new());
+    let (ns, target) = host_with_target()?;
+    let outcome = story::run(&ns, "plain.sh", 64, &[])?;
+    story::check_kernel_log(&outcome)?;
     target.stop()
 }
 
@@ -62,9 +38,9 @@ const EXPECTED_OPCODES: [(u8, &str); 11] = [
 
 #[test]
 fn tshark_finds_nothing_malformed_on_the_wire() -> Result<()> {
-    let (ns, target) = host()?;
-    let capture = Capture::start(&ns, guest::TAP)?;
-    story(&ns, "8")?;
+    let (ns, target) = host_with_target()?;
+    let capture = Capture::start(&ns, PORT)?;
+    story::run(&ns, "plain.sh", 8, &[])?;
     let seen = Dissection::of(&capture.finish()?, PORT)?;
     println!("{} PDUs", seen.opcodes.len());
     assert_eq!(seen.complaints, Vec::<String>::new());
