@@ -11,8 +11,9 @@ use crate::paths;
 use crate::process::{self, Process};
 
 const START_LIMIT: Duration = Duration::from_secs(10);
-/// When nothing was written for so long, all that was captured is in the file.
-const QUIET: Duration = Duration::from_millis(300);
+/// When nothing was written for so long, all that was captured is in the file: the kernel hands over a buffer that is
+/// not full after a second at most.
+const QUIET: Duration = Duration::from_millis(1200);
 /// A few megabytes take tshark two seconds.
 const DISSECT_LIMIT: Duration = Duration::from_secs(120);
 
@@ -32,10 +33,7 @@ impl Capture {
     pub fn start(ns: &Namespace, port: u16) -> Result<Self> {
         let file = ns.dir().join("capture.pcap");
         let mut command = ns.command(paths::tool("tcpdump")?)?;
-        // Packet by packet, not by full buffer, so that the end of the story is not missing.
-        command
-            .args("-i any --immediate-mode -U -s 0 -B 65536 -Z root -w".split(' '))
-            .arg(&file);
+        command.args("-i any -U -s 0 -B 65536 -Z root -w".split(' ')).arg(&file);
         command.arg(format!("tcp port {port}"));
         let mut tcpdump = Process::spawn("tcpdump", &mut command, &ns.dir().join("tcpdump.log"))?;
         tcpdump.wait_for_line("tcpdump: listening", START_LIMIT)?;
@@ -47,14 +45,15 @@ impl Capture {
     /// # Errors
     /// Packets were lost, so that the file is not the whole story.
     pub fn finish(mut self) -> Result<PathBuf> {
-        let mut written = 0;
+        let written = || fs::metadata(&self.file).map(|file| file.len());
+        let mut before = written()?;
         loop {
             std::thread::sleep(QUIET);
-            let now = fs::metadata(&self.file)?.len();
-            if now == written {
+            let now = written()?;
+            if now == before {
                 break;
             }
-            written = now;
+            before = now;
         }
         self.tcpdump.stop()?;
         let log = self.tcpdump.log();
