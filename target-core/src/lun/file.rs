@@ -236,7 +236,12 @@ impl Medium for FileMedium {
         if new_size_bytes == 0 || !new_size_bytes.is_multiple_of(u64::from(self.properties.block_bytes)) {
             return Err(io::Error::from(io::ErrorKind::InvalidInput).into());
         }
-        rustix::fs::ftruncate(&self.descriptor.file, new_size_bytes).map_err(medium_error)?;
+        // The smaller size holds first, so that nobody writes where the file is about to end.
+        let old_size_bytes = self.size_bytes.fetch_min(new_size_bytes, Ordering::AcqRel);
+        rustix::fs::ftruncate(&self.descriptor.file, new_size_bytes).map_err(|e| {
+            self.size_bytes.store(old_size_bytes, Ordering::Release);
+            medium_error(e)
+        })?;
         self.size_bytes.store(new_size_bytes, Ordering::Release);
         self.descriptor.sync()
     }

@@ -3,6 +3,7 @@
 use super::request::{Planned, Request, answer, be16, be32};
 use super::sense::Sense;
 use super::table::{self, Command};
+use super::unit::LogicalUnit;
 
 /// Length of a command timeouts descriptor in bytes; ours name no times (SPC-5 6.35.4).
 const TIMEOUTS: [u8; 12] = [0x00, 0x0A, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -13,7 +14,7 @@ pub(super) fn report(request: &Request<'_>) -> Planned {
     let timeouts = cdb[2] & 0x80 != 0;
     let (opcode, service_action) = (cdb[3], be16(cdb, 4));
     let data = match cdb[2] & 0x07 {
-        0b000 => all(timeouts),
+        0b000 => all(request.unit, timeouts),
         option @ 0b001..=0b011 => {
             let found = choose(option, opcode, service_action)?;
             let supported = found.filter(|command| table::is_offered(command, request.unit));
@@ -41,9 +42,9 @@ fn choose(option: u8, opcode: u8, service_action: u16) -> Result<Option<&'static
     }
 }
 
-fn all(timeouts: bool) -> Vec<u8> {
+fn all(unit: &LogicalUnit, timeouts: bool) -> Vec<u8> {
     let mut data = vec![0; 4];
-    for command in table::all() {
+    for command in table::all().iter().filter(|command| table::is_offered(command, unit)) {
         // SERVACTV and CTDP.
         let flags = u8::from(command.service_action.is_some()) | if timeouts { 0x02 } else { 0 };
         data.extend_from_slice(&[command.opcode, 0, 0, command.service_action.unwrap_or(0), 0, flags]);
