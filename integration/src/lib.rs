@@ -4,6 +4,7 @@
 //! Everything started here dies with the value that stands for it, and with the thread that made it.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod capture;
 pub mod conformance;
 pub mod guest;

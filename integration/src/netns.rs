@@ -127,8 +127,16 @@ impl Namespace {
     /// # Errors
     /// It fails or takes more than ten seconds.
     pub fn sh(&self, script: &str) -> Result<String> {
+        self.sh_within(script, SETTING_LIMIT)
+    }
+
+    /// The same for a script that takes longer.
+    ///
+    /// # Errors
+    /// It fails or takes more than `limit`.
+    pub fn sh_within(&self, script: &str, limit: Duration) -> Result<String> {
         let mut command = self.command("/bin/sh")?;
-        process::run(script, command.args(["-ec", script]), SETTING_LIMIT)
+        process::run(script, command.args(["-ec", script]), limit)
     }
 
     /// Add a tap device with an address such as `10.99.0.1/24`, for a guest to sit behind.
