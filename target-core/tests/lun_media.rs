@@ -13,7 +13,7 @@ use target_core::lun::{
 };
 
 const MIB: u64 = 1 << 20;
-const CALM: AtomicBool = AtomicBool::new(false);
+static CALM: AtomicBool = AtomicBool::new(false);
 
 fn options(block_bytes: u32) -> FileOptions {
     FileOptions {

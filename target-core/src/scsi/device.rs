@@ -201,7 +201,7 @@ impl Nexus {
             })
         });
         match plan {
-            Ok(plan) => Execution::new(Arc::clone(path), plan),
+            Ok(plan) => Execution::of_plan(Arc::clone(path), plan),
             Err(sense) => Prepared::Done(Response::check(sense)),
         }
     }

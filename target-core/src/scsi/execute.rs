@@ -63,7 +63,7 @@ pub struct Execution {
 }
 
 impl Execution {
-    pub(super) fn new(path: Arc<Path>, plan: Plan) -> Prepared {
+    pub(super) fn of_plan(path: Arc<Path>, plan: Plan) -> Prepared {
         match plan {
             Plan::Answer(data) => Prepared::Done(Response::good(data)),
             Plan::Status(status) => Prepared::Done(Response::status(status)),
