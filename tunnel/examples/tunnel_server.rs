@@ -4,13 +4,12 @@
 //! input is closed.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
-use tunnel::server::{Event, Link, ServerOptions, TunnelServer, listen_on_device};
+use tunnel::server::{Event, Link, ServerOptions, TunnelServer, listen_on_link};
 
 async fn echo(listener: TcpListener) {
     while let Ok((mut stream, _)) = listener.accept().await {
@@ -22,8 +21,7 @@ async fn echo(listener: TcpListener) {
 }
 
 fn portal(link: &Link, port: u16) -> std::io::Result<AbortHandle> {
-    let address = SocketAddr::new(link.local.into(), port);
-    let listener = TcpListener::from_std(listen_on_device(address, &link.ifname)?)?;
+    let listener = TcpListener::from_std(listen_on_link(link, port)?)?;
     Ok(tokio::spawn(echo(listener)).abort_handle())
 }
 

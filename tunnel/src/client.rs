@@ -124,7 +124,7 @@ pub enum ConnectError {
         /// What is wrong with it.
         error: ForwardError,
         /// Why it was tried.
-        instead_of: Option<SocketRefused>,
+        instead_of: Option<Box<SocketRefused>>,
     },
 }
 
@@ -260,7 +260,10 @@ pub async fn connect(options: &ConnectOptions, prompt: Arc<dyn Prompt>) -> Resul
                 instead_of,
             })
         }
-        Err(error) => Err(ConnectError::Forward { error, instead_of }),
+        Err(error) => Err(ConnectError::Forward {
+            error,
+            instead_of: instead_of.map(Box::new),
+        }),
     }
 }
 

@@ -288,7 +288,7 @@ fn what_a_hostile_client_sends() {
 #[test]
 fn what_our_own_kernel_must_not_send() {
     use DropReason as R;
-    let cases: Vec<(Side, &str, Vec<u8>, Result<(), R>)> = vec![
+    let cases = [
         (
             Side::Client,
             "a LAN packet",

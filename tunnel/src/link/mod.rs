@@ -105,8 +105,8 @@ where
     let decoder = Decoder::new(usize::from(terms.mtu), already_read);
     let (mut reader, mut writer) = tokio::io::split(stream);
     let end = tokio::select! {
-        error = shared.to_peer(device, &mut writer) => Err(error),
-        end = shared.from_peer(device, &mut reader, decoder) => end,
+        error = shared.send_loop(device, &mut writer) => Err(error),
+        end = shared.receive_loop(device, &mut reader, decoder) => end,
         () = shutdown => Ok(LinkEnd::Stopped),
     };
     // Best effort: the other end notices a dropped stream as well, and the report is about what went before.
@@ -146,7 +146,7 @@ impl Shared {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn to_peer<D: PacketDevice>(&self, device: &D, writer: &mut (impl AsyncWrite + Unpin)) -> LinkError {
+    async fn send_loop<D: PacketDevice>(&self, device: &D, writer: &mut (impl AsyncWrite + Unpin)) -> LinkError {
         let mut encoder = Encoder::new();
         let mut packet = vec![0; MAX_PACKET_BYTES];
         loop {
@@ -182,7 +182,7 @@ impl Shared {
         }
     }
 
-    async fn from_peer<D: PacketDevice>(
+    async fn receive_loop<D: PacketDevice>(
         &self,
         device: &D,
         reader: &mut (impl AsyncRead + Unpin),

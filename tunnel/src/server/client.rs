@@ -38,8 +38,44 @@ struct Admitted {
     device: Device,
     terms: Terms,
     already_read: BytesMut,
-    link: Link,
+    announced: Announced,
     _lease: Lease,
+}
+
+/// A link that the owner has been told about: it is told of the end as well, whatever happens in between.
+struct Announced {
+    link: Link,
+    events: mpsc::Sender<Event>,
+    end: Option<(Option<String>, Counters)>,
+}
+
+impl Announced {
+    fn ends(mut self, error: Option<String>, counters: Counters) {
+        self.end = Some((error, counters));
+    }
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        let (error, counters) = self
+            .end
+            .take()
+            .unwrap_or_else(|| (Some("it was cut off".to_owned()), Counters::default()));
+        let (events, event) = (
+            self.events.clone(),
+            Event::LinkDown {
+                link: self.link.clone(),
+                error,
+                counters: Box::new(counters),
+            },
+        );
+        if let Err(mpsc::error::TrySendError::Full(event)) = events.try_send(event) {
+            // The sender lives on in the task, so the owner sees this before the end of all events.
+            tokio::spawn(async move {
+                let _owner_gone = events.send(event).await;
+            });
+        }
+    }
 }
 
 /// Why a client was not admitted.
@@ -81,22 +117,19 @@ impl Client {
             device,
             terms,
             already_read,
-            link,
+            announced,
             _lease,
         } = admitted;
-        tracing::info!(uid, ifname = link.ifname, pair = %terms.pair, mtu = terms.mtu, "tunnel is up");
+        let ifname = announced.link.ifname.clone();
+        tracing::info!(uid, ifname, pair = %terms.pair, mtu = terms.mtu, "tunnel is up");
         let stop = async {
             let _or_gone = self.stopping.wait_for(|stop| *stop).await;
         };
         let report = link::run(Side::Server, &terms, &device, stream, already_read, stop).await;
         let error = report.end.err().map(|error| error.to_string());
-        tracing::info!(uid, ifname = link.ifname, error, "tunnel is down");
-        self.down(link, error, report.counters).await;
-    }
-
-    async fn down(&self, link: Link, error: Option<String>, counters: Counters) {
-        // An owner that takes no events any more has stopped its portals with the rest.
-        let _owner_gone = self.events.send(Event::LinkDown { link, error, counters }).await;
+        tracing::info!(uid, ifname, error, "tunnel is down");
+        announced.ends(error, report.counters);
+        drop(device);
     }
 
     async fn admit(&self, stream: &mut UnixStream, credentials: UCred) -> Result<Admitted, Turned> {
@@ -168,38 +201,46 @@ impl Client {
             gid: credentials.gid(),
             pid: credentials.pid(),
         };
-        if let Err(reason) = self.portals(&link).await {
-            self.down(link, Some(reason.clone()), Counters::default()).await;
-            return Err(refuse(machine, stream, Refusal::Other, reason).await);
-        }
+        let announced = match self.announce(link).await {
+            Ok(announced) => announced,
+            Err(reason) => return Err(refuse(machine, stream, Refusal::Other, reason).await),
+        };
         machine.ready();
-        if let Err(error) = stream.write_all(&machine.take_output()).await {
-            self.down(link, Some(error.to_string()), Counters::default()).await;
+        if stream.write_all(&machine.take_output()).await.is_err() {
+            announced.ends(Some(HelloError::HungUp.to_string()), Counters::default());
             return Err(HelloError::HungUp.into());
         }
         Ok(Admitted {
             device,
             terms,
             already_read,
-            link,
+            announced,
             _lease: lease,
         })
     }
 
-    /// Has the owner start its portals.
-    async fn portals(&self, link: &Link) -> Result<(), String> {
+    /// Tells the owner of the link and has it start its portals.
+    async fn announce(&self, link: Link) -> Result<Announced, String> {
         let (ready, started) = oneshot::channel();
-        let event = Event::LinkUp {
+        let nobody = || "the target takes no connections".to_owned();
+        let room = self.events.reserve().await.map_err(|_| nobody())?;
+        room.send(Event::LinkUp {
             link: link.clone(),
             ready,
+        });
+        let announced = Announced {
+            link,
+            events: self.events.clone(),
+            end: None,
         };
-        let nobody = || "the target takes no connections".to_owned();
-        self.events.send(event).await.map_err(|_| nobody())?;
-        match tokio::time::timeout(Duration::from_millis(PORTALS_MS), started).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(nobody()),
-            Err(_) => Err("the target did not open its portal in time".to_owned()),
-        }
+        let reason = match tokio::time::timeout(Duration::from_millis(PORTALS_MS), started).await {
+            Ok(Ok(Ok(()))) => return Ok(announced),
+            Ok(Ok(Err(reason))) => reason,
+            Ok(Err(_)) => nobody(),
+            Err(_) => "the target did not open its portal in time".to_owned(),
+        };
+        announced.ends(Some(reason.clone()), Counters::default());
+        Err(reason)
     }
 }
 

@@ -1,21 +1,21 @@
 //! The server's side: a Unix socket that sshd connects to on behalf of its users, and a tun device per client.
 //!
 //! farlun's target is not known here: when a link comes up or goes down its owner is told, and starts or stops a
-//! portal that takes only what arrives on that device (see [`listen_on_device`]).
+//! portal that takes only what arrives on that device (see [`listen_on_link`]).
 
 mod client;
+mod portal;
 mod socket;
 
 use std::future::Future;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -27,14 +27,13 @@ use crate::peer::{MTU_DEFAULT, Refusal};
 use crate::tun::{self, TunError};
 use socket::ServerSocket;
 
+pub use portal::listen_on_link;
 pub use socket::group_id;
 
 /// How long to wait after a failed accept (no file descriptors left), in milliseconds.
 const ACCEPT_PAUSE_MS: u64 = 100;
 /// How long links may take to end when the server stops, in milliseconds.
 const STOP_MS: u64 = 5000;
-/// Connections waiting to be accepted by a portal.
-const LISTEN_BACKLOG: i32 = 128;
 
 /// How to serve tunnels.
 #[derive(Debug, Clone)]
@@ -133,7 +132,7 @@ pub enum Event {
         /// Why, when it was neither this end's nor the client's decision.
         error: Option<String>,
         /// What passed and what did not.
-        counters: Counters,
+        counters: Box<Counters>,
     },
 }
 
@@ -225,19 +224,4 @@ fn turn_away(stream: &UnixStream, clients_max: usize) {
     .emit(Role::Server, &mut refusal);
     // A fresh socket's buffer takes it; if not, the client sees the socket close.
     let _unheard = stream.try_write(&refusal);
-}
-
-/// A TCP listener that takes only connections arriving on one device (SO_BINDTODEVICE), set to non-blocking: neither
-/// a neighbour with a route to the address nor another user of this host reaches it.
-///
-/// # Errors
-/// The kernel's answer.
-pub fn listen_on_device(address: SocketAddr, ifname: &str) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.bind_device(Some(ifname.as_bytes()))?;
-    socket.bind(&address.into())?;
-    socket.listen(LISTEN_BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
 }

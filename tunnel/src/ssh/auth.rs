@@ -11,7 +11,7 @@ use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::{AgentClient, AgentStream};
 use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
 
-use super::session::Client;
+use super::handler::Client;
 use super::{Destination, Invoker, Prompt, SshError, SshOptions};
 
 /// The files OpenSSH looks at, under `~/.ssh`, in this order.

@@ -7,6 +7,7 @@
 mod auth;
 mod error;
 pub mod forward;
+mod handler;
 mod invoker;
 pub mod known_hosts;
 #[cfg(test)]
