@@ -126,7 +126,9 @@ pub fn join((a, a_if, a_addr): (&Namespace, &str, &str), (b, b_if, b_addr): (&Na
         ip(&namespace.0, &format!("link set {ifname} up"));
     }
     for (namespace, ifname) in [(a, a_if), (b, b_if)] {
-        eventually("the cable is plugged in", || ip(&namespace.0, &format!("-br link show {ifname}")).contains(" UP "));
+        eventually("the cable is plugged in", || {
+            ip(&namespace.0, &format!("-br link show {ifname}")).contains(" UP ")
+        });
     }
 }
 
@@ -148,6 +150,7 @@ pub struct World {
     pub server: Namespace,
     pub client: Namespace,
     pub directory: tempfile::TempDir,
+    sshd_options: String,
 }
 
 impl World {
@@ -162,20 +165,14 @@ impl World {
             server,
             client,
             directory,
+            sshd_options: String::new(),
         };
         for name in ["hostkey", "key", "stranger"] {
             world.keygen(name, "ed25519", "");
         }
         fs::copy(world.file("key.pub"), world.file("authorized_keys")).unwrap();
-        let at = |name: &str| world.file(name).display().to_string();
-        let config = format!(
-            "Port {SSH_PORT}\nHostKey {}\nAuthorizedKeysFile {}\nPermitRootLogin yes\nStrictModes no\nUsePAM no\n\
-             PidFile none\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n{sshd_options}\n",
-            at("hostkey"),
-            at("authorized_keys"),
-        );
-        fs::write(world.file("sshd_config"), config).unwrap();
-        world.sshd = Some(world.start_sshd());
+        world.sshd_options = sshd_options.to_owned();
+        world.sshd = Some(world.start_with_host_keys(&["hostkey"]));
         world
     }
 
@@ -188,12 +185,23 @@ impl World {
         command("ssh-keygen", &["-q", "-t", kind, "-N", passphrase, "-f", &file]);
     }
 
-    pub fn start_sshd(&self) -> Process {
+    /// Starts sshd; one that ran before must be gone.
+    pub fn start_with_host_keys(&self, host_keys: &[&str]) -> Process {
         assert!(
             Path::new("/usr/sbin/sshd").exists(),
             "this test needs sshd (package openssh-server)"
         );
         fs::create_dir_all("/run/sshd").unwrap();
+        let mut text = format!(
+            "Port {SSH_PORT}\nAuthorizedKeysFile {}\nPermitRootLogin yes\nStrictModes no\nUsePAM no\nPidFile none\n\
+             PasswordAuthentication no\nKbdInteractiveAuthentication no\n{}\n",
+            self.file("authorized_keys").display(),
+            self.sshd_options,
+        );
+        for key in host_keys {
+            text += &format!("HostKey {}\n", self.file(key).display());
+        }
+        fs::write(self.file("sshd_config"), text).unwrap();
         let log = File::create(self.file("sshd.log")).unwrap();
         let config = self.file("sshd_config").display().to_string();
         let child = Command::new("ip")
