@@ -1,2 +1,61 @@
 //! farlun: a disk on the other side of the Internet.
-fn main() {}
+#![forbid(unsafe_code)]
+
+mod config;
+mod culprit;
+mod exit;
+mod logging;
+mod say;
+mod serve;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use exit::Failure;
+
+/// A disk on the other side of the Internet: an iSCSI target with an SSH tunnel built in
+#[derive(Debug, Parser)]
+#[command(version, after_help = exit::HELP, max_term_width = 100, propagate_version = true)]
+struct Cli {
+    /// Say more: -v what happens, -vv every detail (RUST_LOG decides if it is set)
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Export LUNs over iSCSI, until Ctrl-C
+    Serve(serve::ServeArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logging::start(cli.verbose, matches!(cli.command, Command::Serve(_)));
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("farlun: {failure}");
+            failure.code()
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(async {
+        match command {
+            Command::Serve(args) => serve::run(args).await,
+        }
+    });
+    // What still blocks a thread (a medium that hangs) must not keep the process.
+    runtime.shutdown_background();
+    result
+}

@@ -1,0 +1,103 @@
+//! The file as it is written. What serde can say about it (unknown keys, wrong types) it says with line and column.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::limits::LimitsTable;
+use super::size::Size;
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct File {
+    pub(super) target: Vec<TargetTable>,
+    pub(super) portal: Vec<PortalTable>,
+    pub(super) tunnel: Option<Spanned<TunnelTable>>,
+    pub(super) limits: LimitsTable,
+}
+
+/// `[[target]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TargetTable {
+    pub(super) name: Spanned<String>,
+    pub(super) alias: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) lun: Vec<LunTable>,
+}
+
+/// `[[target.lun]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LunTable {
+    pub(super) lun: Spanned<i64>,
+    pub(super) file: Option<Spanned<PathBuf>>,
+    pub(super) device: Option<Spanned<PathBuf>>,
+    pub(super) memory: Option<Spanned<Size>>,
+    pub(super) size: Option<Spanned<Size>>,
+    pub(super) block_size_bytes: Option<Spanned<i64>>,
+    pub(super) write_cache: Option<Spanned<WriteCacheWord>>,
+    #[serde(default)]
+    pub(super) read_only: bool,
+    #[serde(default)]
+    pub(super) shared: bool,
+    pub(super) serial: Option<Spanned<String>>,
+}
+
+/// The two words for a write cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum WriteCacheWord {
+    WriteBack,
+    WriteThrough,
+}
+
+/// `[[portal]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PortalTable {
+    pub(super) listen: Spanned<Listen>,
+    #[serde(default)]
+    pub(super) allow_public: bool,
+}
+
+/// An address to listen on, with or without a port.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Listen(pub(super) SocketAddr);
+
+impl TryFrom<String> for Listen {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if let Ok(address) = text.parse() {
+            return Ok(Self(address));
+        }
+        match text.trim_matches(['[', ']']).parse() {
+            Ok(ip) => Ok(Self(SocketAddr::new(ip, super::ISCSI_PORT))),
+            Err(_) => Err(format!(
+                "{text:?} is not an address to listen on: write a numeric one, \"127.0.0.1:3260\" or \"[::1]:3260\""
+            )),
+        }
+    }
+}
+
+/// `[tunnel]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TunnelTable {
+    #[serde(default = "yes")]
+    pub(super) enable: bool,
+    pub(super) socket: Option<Spanned<PathBuf>>,
+    pub(super) group: Option<Spanned<String>>,
+    pub(super) port: Option<Spanned<i64>>,
+    pub(super) mtu_bytes: Option<Spanned<i64>>,
+    pub(super) clients: Option<Spanned<i64>>,
+}
+
+fn yes() -> bool {
+    true
+}

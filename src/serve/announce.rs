@@ -1,0 +1,121 @@
+//! What a server says when it is ready: what it exports, and what to type on the other side.
+
+use std::net::{IpAddr, SocketAddr};
+
+use target_core::iscsi::Target;
+use target_core::lun::WriteCache;
+
+use crate::config::{LunPlan, MediumPlan, Plan, Size, TargetPlan};
+use crate::say::say;
+
+/// Prints what is exported where, the commands for the other side, and the line that starts with `ready`.
+pub(crate) fn announce(plan: &Plan, targets: &[std::sync::Arc<Target>], portals: &[SocketAddr]) {
+    for (plan, target) in plan.targets.iter().zip(targets) {
+        exported(plan, target);
+    }
+    for portal in portals {
+        say!("portal {portal}{}", reach(portal.ip()));
+    }
+    if let Some(tunnel) = &plan.tunnel {
+        say!("tunnels at {} (portal port {})", tunnel.socket.display(), tunnel.port);
+    }
+    say!();
+    commands(plan, portals);
+    let luns: usize = plan.targets.iter().map(|target| target.luns.len()).sum();
+    say!("ready: {}, {}", count(plan.targets.len(), "target"), count(luns, "LUN"));
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+fn exported(plan: &TargetPlan, target: &Target) {
+    match &plan.alias {
+        Some(alias) => say!("target {} ({alias})", plan.name),
+        None => say!("target {}", plan.name),
+    }
+    for lun in &plan.luns {
+        let Some(unit) = target.device.luns().get(&lun.lun) else {
+            continue;
+        };
+        let size = Size(unit.medium().size_bytes());
+        say!("  LUN {}: {size}, {}, {}", lun.lun, medium(lun), properties(lun));
+    }
+}
+
+fn medium(lun: &LunPlan) -> String {
+    match &lun.medium {
+        MediumPlan::File { path, .. } => format!("file {}", path.display()),
+        MediumPlan::Device { path } => format!("device {}", path.display()),
+        MediumPlan::Memory { .. } => "in memory, gone when this ends".to_owned(),
+    }
+}
+
+fn properties(lun: &LunPlan) -> String {
+    let mut text = match (&lun.medium, lun.write_cache) {
+        (MediumPlan::Memory { .. }, _) => "no write cache".to_owned(),
+        (_, WriteCache::WriteBack) => "write cache on (write-back)".to_owned(),
+        (_, WriteCache::WriteThrough) => "write cache off (write-through)".to_owned(),
+    };
+    if lun.block_size_bytes != 512 {
+        text += &format!(", blocks of {} bytes", lun.block_size_bytes);
+    }
+    if lun.read_only {
+        text += ", read-only";
+    }
+    if lun.shared {
+        text += ", shared";
+    }
+    text
+}
+
+fn reach(ip: IpAddr) -> &'static str {
+    if ip.is_loopback() {
+        ", from this machine only"
+    } else {
+        ", NOT ENCRYPTED, open to everyone who can reach it"
+    }
+}
+
+/// The commands to type on the other side.
+fn commands(plan: &Plan, portals: &[SocketAddr]) {
+    let Some(target) = plan.targets.first() else { return };
+    let name = &target.name;
+    let lun = target.luns.first().map_or(0, |lun| lun.lun);
+    let initiator = |portal: SocketAddr| {
+        say!("  sudo iscsiadm -m discovery -t sendtargets -p {portal}");
+        say!("  sudo iscsiadm -m node -T {name} -p {portal} --login");
+    };
+    if let Some(portal) = portals.first() {
+        let (portal, where_) = reachable(*portal);
+        say!("On {where_}:");
+        say!("  farlun probe iscsi://{portal}/{name}/{lun}");
+        initiator(portal);
+    }
+    if portals.iter().any(|portal| portal.ip().is_loopback()) || plan.tunnel.is_some() {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        say!("On any other, through SSH and with no port open but sshd's:");
+        let sudo = if plan.tunnel.is_some() { "sudo " } else { "" };
+        let port = match portals.iter().find(|portal| portal.ip().is_loopback()) {
+            Some(portal) if plan.tunnel.is_none() && portal.port() != crate::config::ISCSI_PORT => {
+                format!(" --target-port {0} --listen 127.0.0.1:{0}", portal.port())
+            }
+            _ => String::new(),
+        };
+        say!("  {sudo}farlun connect user@{host}{port}        # then the commands it prints");
+    }
+}
+
+/// An address to type, and where.
+fn reachable(portal: SocketAddr) -> (SocketAddr, &'static str) {
+    let port = portal.port();
+    match portal.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => (SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port), "this machine"),
+        IpAddr::V6(ip) if ip.is_unspecified() => (
+            SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), port),
+            "this machine",
+        ),
+        ip if ip.is_loopback() => (portal, "this machine"),
+        _ => (portal, "a machine that reaches it"),
+    }
+}
