@@ -247,7 +247,7 @@ pub fn run(kind: Kind) -> Result<Results> {
         .arg("-oL")
         .arg(paths::tool("iscsi-test-cu")?)
         .args(["--dataloss", "--verbose", "--test=ALL"]);
-    let Finished { status, output } = process::finish("iscsi-test-cu", command.arg(target.url()), RUN_LIMIT)?;
+    let Finished { status, output } = process::finish("iscsi-test-cu", command.arg(target.url(portal)), RUN_LIMIT)?;
     // It ends with 1 when a test failed; a signal is a crash.
     ensure!(status.code().is_some(), "iscsi-test-cu: {status}:\n{output}");
     ensure!(
@@ -262,7 +262,7 @@ pub fn run(kind: Kind) -> Result<Results> {
     let results = Results::from_output(&output)?;
     wait_until("the target answers after the run", Duration::from_secs(10), || {
         let mut inquiry = ns.command(paths::tool("iscsi-inq")?)?;
-        let done = process::finish("iscsi-inq", inquiry.arg(target.url()), Duration::from_secs(10))?;
+        let done = process::finish("iscsi-inq", inquiry.arg(target.url(portal)), Duration::from_secs(10))?;
         Ok(done.status.success().then_some(()))
     })?;
     target.stop()?;

@@ -15,3 +15,5 @@ pub mod process;
 pub mod sshd;
 pub mod story;
 pub mod target;
+pub mod traces;
+pub mod tunnelled;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::netns::{GROUP, Namespace};
 use crate::paths;
@@ -64,8 +64,8 @@ impl Kind {
 pub struct Spec {
     /// The program.
     pub kind: Kind,
-    /// Address and port to listen on.
-    pub portal: String,
+    /// Address and port to listen on; without one, a tunnel is the only way in.
+    pub portal: Option<String>,
     /// The file behind the LUN, made if missing; `/dev/shm` is a tmpfs of the namespace's own.
     pub file: PathBuf,
     /// Its size in MiB.
@@ -82,8 +82,23 @@ impl Spec {
     /// 256 MiB in the namespace's tmpfs, one initiator at a time, no tunnel.
     pub fn new(kind: Kind, portal: &str) -> Self {
         Self {
+            portal: Some(portal.to_owned()),
+            ..Self::unreachable(kind)
+        }
+    }
+
+    /// The same for farlun, reached through tunnels only.
+    pub fn tunnelled() -> Self {
+        Self {
+            tunnel: true,
+            ..Self::unreachable(Kind::Farlun)
+        }
+    }
+
+    fn unreachable(kind: Kind) -> Self {
+        Self {
             kind,
-            portal: portal.to_owned(),
+            portal: None,
             file: "/dev/shm/lun.img".into(),
             size_mib: 256,
             shared: false,
@@ -105,7 +120,6 @@ impl Spec {
         Ok(Target {
             process,
             kind: self.kind,
-            portal: self.portal.clone(),
         })
     }
 
@@ -137,9 +151,11 @@ impl Spec {
             self.file.display()
         )?;
         writeln!(toml, "size = \"{}MiB\"\nshared = {}", self.size_mib, self.shared)?;
-        writeln!(toml, "[[portal]]\nlisten = \"{}\"", self.portal)?;
-        if !self.portal.starts_with("127.") {
-            writeln!(toml, "allow_public = true")?;
+        if let Some(portal) = &self.portal {
+            writeln!(toml, "[[portal]]\nlisten = \"{portal}\"")?;
+            if !portal.starts_with("127.") {
+                writeln!(toml, "allow_public = true")?;
+            }
         }
         if self.tunnel {
             writeln!(
@@ -152,9 +168,10 @@ impl Spec {
 
     fn start_tgt(&self, ns: &Namespace, log: &Path) -> Result<Process> {
         let mut command = self.pinned(ns, &paths::tool("tgtd")?)?;
+        let portal = self.portal.as_deref().context("tgt needs a portal")?;
         command
             .args(["--foreground", "--iscsi"])
-            .arg(format!("portal={}", self.portal));
+            .arg(format!("portal={portal}"));
         let mut tgtd = Process::spawn("tgtd", &mut command, log)?;
         let admin = |arguments: &str| -> Result<process::Finished> {
             let mut command = ns.command(paths::tool("tgtadm")?)?;
@@ -192,13 +209,12 @@ pub struct Target {
     /// The daemon.
     pub process: Process,
     kind: Kind,
-    portal: String,
 }
 
 impl Target {
-    /// The URL of its LUN as libiscsi writes it.
-    pub fn url(&self) -> String {
-        format!("iscsi://{}/{NAME}/{}", self.portal, self.kind.lun())
+    /// The URL of its LUN at `portal` as libiscsi writes it.
+    pub fn url(&self, portal: &str) -> String {
+        format!("iscsi://{portal}/{NAME}/{}", self.kind.lun())
     }
 
     /// Ask it to end, which must succeed: a crash before or at the end of a test shows here.

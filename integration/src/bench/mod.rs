@@ -97,7 +97,7 @@ impl Contender {
     fn measure(&self, workload: &Workload, time: Duration) -> Result<Sample> {
         let pid = self.target.process.pid();
         let before = cpu::used(pid)?;
-        let done = fio::run(&self.ns, &self.target.url(), workload, time, FIO_CPU)?;
+        let done = fio::run(&self.ns, &self.target.url(PORTAL), workload, time, FIO_CPU)?;
         let cpu = cpu::used(pid)? - before;
         Ok(Sample::new(&done, cpu))
     }
