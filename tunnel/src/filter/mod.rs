@@ -54,7 +54,7 @@ pub enum DropReason {
     BadTcpFlags,
     /// TCP from or to something that is not a portal.
     NotAPortal,
-    /// An opening from the end that must not open connections.
+    /// An opening from the end that must not open connections, or the answer to one.
     BareSyn,
     /// TCP for a connection that was not opened here.
     UnknownFlow,
@@ -157,6 +157,10 @@ impl Filter {
                 },
             ) => {
                 self.portal(destination_port)?;
+                if flags & (SYN | ACK) == SYN | ACK {
+                    // The answer to an opening that should never have come in.
+                    return Err(DropReason::BareSyn);
+                }
                 self.flows.sent(
                     Flow {
                         local_port: source_port,

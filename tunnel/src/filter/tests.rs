@@ -309,6 +309,12 @@ fn what_our_own_kernel_must_not_send() {
         ),
         (
             Side::Client,
+            "an answer of the client's own service",
+            tcp(CLIENT, 22, SERVER, 3260, SYN | ACK),
+            Err(R::BareSyn),
+        ),
+        (
+            Side::Client,
             "echo reply",
             icmp(CLIENT, SERVER, 0, b""),
             Err(R::IcmpType),
