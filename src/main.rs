@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod connect;
 mod culprit;
 mod exit;
 mod logging;
@@ -30,6 +31,8 @@ struct Cli {
 enum Command {
     /// Export LUNs over iSCSI, until Ctrl-C
     Serve(serve::ServeArgs),
+    /// Reach the LUNs of a host through its sshd, until Ctrl-C
+    Connect(connect::ConnectArgs),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +56,7 @@ fn run(command: Command) -> Result<(), Failure> {
     let result = runtime.block_on(async {
         match command {
             Command::Serve(args) => serve::run(args).await,
+            Command::Connect(args) => connect::run(args).await,
         }
     });
     // What still blocks a thread (a medium that hangs) must not keep the process.
