@@ -301,9 +301,9 @@ fn compare_and_write() {
     let ready = execution(&disk, &cdb(1));
     assert_eq!(ready.data_out_bytes(), 1024);
     assert_eq!(ready.check_data_out(1024), Ok(()));
-    assert_eq!(sense(&ready.check_data_out(2048).unwrap_err()), (0x5, 0x0E, 0x03));
-    assert_eq!(sense(&ready.check_data_out(512).unwrap_err()), (0x5, 0x0E, 0x03));
-    assert_eq!(refused(&disk, &cdb(1), &[1; 512]), (0x5, 0x0E, 0x03));
+    assert_eq!(sense(&ready.check_data_out(2048).unwrap_err()), INVALID_FIELD);
+    assert_eq!(sense(&ready.check_data_out(512).unwrap_err()), INVALID_FIELD);
+    assert_eq!(refused(&disk, &cdb(1), &[1; 512]), INVALID_FIELD);
     good(&disk, &cdb(1), &swap(1, 2));
     assert_eq!(good(&disk, &read_10(3, 1), &[]), [2; 512]);
     let response = run(&disk, &cdb(1), &swap(1, 3));
@@ -315,6 +315,10 @@ fn compare_and_write() {
     );
     assert_eq!(good(&disk, &read_10(3, 1), &[]), [2; 512]);
     good(&disk, &cdb(0), &[]);
+    assert!(
+        execution(&disk, &cdb(0)).check_data_out(2 * 256 * 512).is_err(),
+        "256 blocks do not fit the field"
+    );
 }
 
 #[test]

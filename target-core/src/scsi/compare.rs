@@ -8,6 +8,10 @@ use super::request::{Plan, Planned, Request, Span, be64};
 use super::sense::Sense;
 use crate::lun::{Durability, Wait};
 
+/// COMPARE AND WRITE names another number of blocks than the initiator sends, 256 for instance, which is 0 in
+/// its one byte: INVALID FIELD IN CDB.
+pub(super) const WRONG_BLOCK_COUNT: Sense = Sense::cdb_field(13, 7);
+
 /// What VERIFY checks (SBC-4 table 123, BYTCHK).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Check {
@@ -137,7 +141,7 @@ pub(super) fn write_and_verify(job: &Job<'_>, span: Span, compare: bool) -> Outc
 /// of this kind wait; that plain writes do too is not promised.
 pub(super) fn compare_and_write(job: &Job<'_>, span: Span, durability: Durability) -> Outcome {
     if job.data.len() as u64 != 2 * span.length_bytes {
-        return Err(Sense::WRONG_DATA_LENGTH.into());
+        return Err(WRONG_BLOCK_COUNT.into());
     }
     exclusively(job, || {
         let (expected, new) = job.data.split_at(span.length_bytes as usize);

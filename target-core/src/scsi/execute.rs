@@ -123,18 +123,19 @@ impl Execution {
     /// [`data_out_bytes`](Self::data_out_bytes). Reads and writes can; where part of the data is as good as
     /// none the refusal is returned, to be sent before any data is asked for.
     pub fn check_data_out(&self, offered_bytes: u64) -> Result<(), Response> {
-        let exact = matches!(
-            self.action,
-            Action::CompareAndWrite { .. }
-                | Action::WriteSame {
-                    pattern: Pattern::FromInitiator,
-                    ..
-                }
-        );
-        if exact && offered_bytes != self.data_out_bytes() {
-            return Err(Response::check(Sense::WRONG_DATA_LENGTH));
+        let sense = match self.action {
+            Action::CompareAndWrite { .. } => compare::WRONG_BLOCK_COUNT,
+            Action::WriteSame {
+                pattern: Pattern::FromInitiator,
+                ..
+            } => Sense::WRONG_DATA_LENGTH,
+            _ => return Ok(()),
+        };
+        if offered_bytes == self.data_out_bytes() {
+            Ok(())
+        } else {
+            Err(Response::check(sense))
         }
-        Ok(())
     }
 
     /// Runs the command. `data_out` may be shorter than [`data_out_bytes`](Self::data_out_bytes) when the
