@@ -104,7 +104,10 @@ mod tests {
         while !outbox.is_empty() {
             let mut slices = [IoSlice::new(&[]); MAX_PIECES];
             let filled = outbox.slices(&mut slices);
-            let together = slices[..filled].concat();
+            let together: Vec<u8> = slices[..filled]
+                .iter()
+                .flat_map(|slice| slice.iter().copied())
+                .collect();
             let now = together.len().min(777);
             sent.extend_from_slice(&together[..now]);
             outbox.written(now);
