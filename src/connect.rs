@@ -187,22 +187,22 @@ fn announce(connected: &Connected, options: &ConnectOptions) {
     say!("ready");
 }
 
-/// The commands of an initiator for one portal.
+/// The commands of an initiator for one portal. Scripts find the portal in the line that starts with `discovery:` or
+/// `record:`.
 fn commands(portal: SocketAddr, up: &Up) {
-    say!("Find the disks, log in, log out:");
     match told_elsewhere(portal, up) {
         None => {
-            say!("  sudo iscsiadm -m discovery -t sendtargets -p {portal}");
-            say!("  sudo iscsiadm -m node -p {portal} --login");
+            say!("discovery: sudo iscsiadm -m discovery -t sendtargets -p {portal}");
+            say!("login:     sudo iscsiadm -m node -p {portal} --login");
         }
         Some(told) => {
-            say!("  farlun probe iscsi://{portal}        # shows the target's name, to be put for NAME");
-            say!("  sudo iscsiadm -m node -o new -T NAME -p {portal}");
-            say!("  sudo iscsiadm -m node -T NAME -p {portal} --login");
-            say!("  (not by discovery: the target would tell the address {told}, where it is found there, not here)");
+            say!("discovery would tell the address {told}, which is right on the server and wrong here; instead:");
+            say!("name:      farlun probe iscsi://{portal}        # shows it, to be put for NAME");
+            say!("record:    sudo iscsiadm -m node -o new -T NAME -p {portal}");
+            say!("login:     sudo iscsiadm -m node -T NAME -p {portal} --login");
         }
     }
-    say!("  sudo iscsiadm -m node -p {portal} --logout");
+    say!("logout:    sudo iscsiadm -m node -p {portal} --logout");
 }
 
 /// The address discovery would tell instead of this one: a target tells where a connection arrived, and a forwarded

@@ -6,6 +6,7 @@ mod connect;
 mod culprit;
 mod exit;
 mod logging;
+mod probe;
 mod say;
 mod serve;
 mod signals;
@@ -33,6 +34,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Reach the LUNs of a host through its sshd, until Ctrl-C
     Connect(connect::ConnectArgs),
+    /// Show what a portal offers: targets, LUNs, round trip
+    Probe(probe::ProbeArgs),
 }
 
 fn main() -> ExitCode {
@@ -57,6 +60,7 @@ fn run(command: Command) -> Result<(), Failure> {
         match command {
             Command::Serve(args) => serve::run(args).await,
             Command::Connect(args) => connect::run(args).await,
+            Command::Probe(args) => probe::run(args).await,
         }
     });
     // What still blocks a thread (a medium that hangs) must not keep the process.
