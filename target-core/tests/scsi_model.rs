@@ -13,6 +13,17 @@ use target_core::scsi::{Nexus, Prepared, Status};
 const SIZE_BYTES: u64 = 512 * 1024;
 const MAX_RUN_BYTES: u64 = 96 * 1024;
 
+/// So many cases, and as many times more as `PROPTEST_CASES` is above its default of 256: some cost far more than
+/// others.
+fn config(cases: u32) -> ProptestConfig {
+    let scale = ProptestConfig::default().cases.div_ceil(256);
+    ProptestConfig {
+        cases: cases.saturating_mul(scale),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Op {
     Write { cdb_bytes: u8, fua: bool, byte: u8 },
@@ -240,7 +251,7 @@ fn check_file(folder: tempfile::TempDir, block_bytes: u32, write_cache: WriteCac
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+    #![proptest_config(config(64))]
 
     #[test]
     fn memory_medium(ops in ops(), large in any::<bool>()) {
@@ -262,7 +273,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(8) })]
+    #![proptest_config(config(8))]
 
     #[test]
     fn file_on_disk_write_through(ops in ops()) {
@@ -289,7 +300,7 @@ fn cdb() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
+    #![proptest_config(config(2000))]
 
     #[test]
     fn any_bytes_get_an_answer(

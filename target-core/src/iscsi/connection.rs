@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use iscsi_pdu::{DecodeError, Decoder, DecoderLimits, Framing, HeaderError, RawHeader, Request, Trailer};
+use iscsi_pdu::{DecodeError, Decoder, DecoderLimits, Framing, HeaderError, Opcode, RawHeader, Request, Trailer};
 
 use super::full_feature::{FullFeature, Placement, Received};
 use super::job::{Finished, Job};
@@ -51,7 +51,10 @@ pub enum Ended {
     /// The peer broke the framing: nothing after it can be made sense of.
     #[error("peer misbehaved: {0}")]
     Framing(#[from] DecodeError),
-    /// The first PDU was not a login request.
+    /// A login request with a field that cannot be.
+    #[error("peer misbehaved: {0}")]
+    MalformedLogin(HeaderError),
+    /// Something other than a login request before the login was over.
     #[error("peer misbehaved: expected a login request")]
     NotALogin,
 }
@@ -113,7 +116,7 @@ impl Connection {
         if let Phase::FullFeature(session) = &mut self.phase
             && !input.is_empty()
         {
-            session.heard(now);
+            session.heard(now, &mut self.output);
         }
         while self.wants_input() {
             match self.step(now, input) {
@@ -162,6 +165,10 @@ impl Connection {
         let request = Request::parse(&header);
         let placement = match (&mut self.phase, &request) {
             (Phase::Login(_), Ok(Request::Login(_))) => Placement::Into(Vec::new()),
+            (Phase::Login(login), Err(error)) if error.opcode() == Opcode::LoginRequest.code() => {
+                login.refuse_malformed(&header.bhs, &mut self.output);
+                return Err(Ended::MalformedLogin(*error));
+            }
             (Phase::Login(login), _) => {
                 login.refuse_other_pdu(&header.bhs, &mut self.output);
                 return Err(Ended::NotALogin);
@@ -240,7 +247,7 @@ impl Connection {
     /// `bytes` were appended to the [`landing`](Self::landing) buffer.
     pub fn landed(&mut self, now: Instant, bytes: usize) {
         if let Phase::FullFeature(session) = &mut self.phase {
-            session.heard(now);
+            session.heard(now, &mut self.output);
         }
         if let Receiving::Data { sink: Some(buffer), .. } = &self.receiving {
             self.decoder.data(&buffer[buffer.len() - bytes..]);
@@ -281,10 +288,10 @@ impl Connection {
     }
 
     /// `bytes` from the front of [`transmit`](Self::transmit) are out.
-    pub fn sent(&mut self, now: Instant, bytes: usize) {
+    pub fn sent(&mut self, bytes: usize) {
         self.output.transmit.advance(bytes);
         if let Phase::FullFeature(session) = &mut self.phase {
-            session.sent(now);
+            session.sent();
         }
     }
 

@@ -196,23 +196,34 @@ impl Login {
     /// Anything but a login request is a mistake here (RFC 7143 §6.3, status 020Bh).
     pub(super) fn refuse_other_pdu(&mut self, bhs: &[u8; BHS_BYTES], out: &mut Output) {
         // A stranger that has not said anything sensible yet is not answered at all.
-        let Some(leading) = self.leading else { return };
-        let itt = u32::from_be_bytes([bhs[16], bhs[17], bhs[18], bhs[19]]);
+        if let Some(leading) = self.leading {
+            self.refuse_header(bhs, leading.isid, LoginStatus::InvalidDuringLogin, out);
+        }
+    }
+
+    /// A login request with a field that cannot be.
+    pub(super) fn refuse_malformed(&mut self, bhs: &[u8; BHS_BYTES], out: &mut Output) {
+        let isid = Isid([bhs[8], bhs[9], bhs[10], bhs[11], bhs[12], bhs[13]]);
+        self.refuse_header(bhs, isid, LoginStatus::InitiatorError, out);
+    }
+
+    fn refuse_header(&mut self, bhs: &[u8; BHS_BYTES], isid: Isid, status: LoginStatus, out: &mut Output) {
+        let stage = self.leading.map_or(Stage::Security, |leading| leading.stage);
         let request = LoginRequest {
             transit: false,
             continue_: false,
-            csg: leading.stage,
-            nsg: leading.stage,
+            csg: stage,
+            nsg: stage,
             version_max: 0,
             version_min: 0,
-            isid: leading.isid,
-            tsih: leading.tsih,
-            itt,
-            cid: leading.cid,
-            cmd_sn: leading.cmd_sn,
+            isid,
+            tsih: 0,
+            itt: u32::from_be_bytes([bhs[16], bhs[17], bhs[18], bhs[19]]),
+            cid: 0,
+            cmd_sn: Serial(u32::from_be_bytes([bhs[24], bhs[25], bhs[26], bhs[27]])),
             exp_stat_sn: self.stat_sn,
         };
-        self.respond(&request, Answer::refusal(LoginStatus::InvalidDuringLogin), out);
+        self.respond(&request, Answer::refusal(status), out);
     }
 
     fn advance(

@@ -57,6 +57,8 @@ pub(super) struct DataOut {
     pub(super) wanted_bytes: u32,
     /// Whether unsolicited Data-Out PDUs are still to come.
     pub(super) unsolicited_open: bool,
+    /// How much comes unasked, in bytes.
+    pub(super) unasked_bytes: u32,
     /// DataSN of the next unsolicited Data-Out.
     pub(super) next_data_sn: u32,
     /// First byte that no R2T has asked for yet.

@@ -169,6 +169,7 @@ impl FullFeature {
         if let Stage::Collecting(execution) = &task.stage {
             let needed = u32::try_from(execution.data_out_bytes()).unwrap_or(u32::MAX);
             task.data_out.wanted_bytes = needed.min(task.edtl_out);
+            task.data_out.unasked_bytes = unsolicited_bytes;
             task.data_out.asked_bytes = unsolicited_bytes;
         }
         self.data_has_come(id, out);

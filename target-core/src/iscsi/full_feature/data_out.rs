@@ -215,7 +215,7 @@ fn end_of_pdu(task: &mut Task, pdu: &DataOutPdu, problem: Option<Problem>) -> Op
         }
         data.unsolicited_open = false;
         // F=0 on the command promised a full first burst (RFC 7143 §11.3.4).
-        let short = !refused && here < data.asked_bytes;
+        let short = !refused && here < data.unasked_bytes;
         return problem.or(short.then_some(Problem::Amount));
     }
     let Some(index) = data.r2ts.iter().position(|r2t| r2t.ttt == pdu.ttt) else {

@@ -97,7 +97,8 @@ pub(super) struct FullFeature {
     /// Set once the connection is to end when everything is out.
     leaving: bool,
     last_heard: Instant,
-    last_said: Instant,
+    /// When the first byte came that nothing has been sent after.
+    heard_unanswered_since: Option<Instant>,
     /// Target transfer tag of a NOP-In that has not been answered.
     ping: Option<u32>,
     max_recv_data_segment_bytes: u32,
@@ -148,7 +149,7 @@ impl FullFeature {
             text: TextExchange::default(),
             leaving: false,
             last_heard: now,
-            last_said: now,
+            heard_unanswered_since: None,
             ping: None,
             max_recv_data_segment_bytes: login.max_recv_data_segment_bytes,
             node,
@@ -383,41 +384,38 @@ impl FullFeature {
     }
 
     /// Something was sent; any of it shows the initiator that the line works.
-    pub(super) fn sent(&mut self, now: Instant) {
-        self.last_said = now;
+    pub(super) fn sent(&mut self) {
+        self.heard_unanswered_since = None;
     }
 
     /// Something was received, if only a part of a PDU.
-    pub(super) fn heard(&mut self, now: Instant) {
+    ///
+    /// An initiator that uploads hears nothing until its write is complete, and its own NOP-Out waits
+    /// behind what it has queued: open-iscsi gives up after 5 s without an answer to it. So while data keeps
+    /// coming and nothing was sent for a while, something is sent.
+    pub(super) fn heard(&mut self, now: Instant, out: &mut Output) {
         self.last_heard = now;
         // Whatever comes is a sign of life, and the answer to the ping may be behind it.
         self.ping = None;
+        let since = *self.heard_unanswered_since.get_or_insert(now);
+        let patience = Duration::from_millis(self.node.limits.upload_ping_ms);
+        if now.saturating_duration_since(since) >= patience && out.transmit.is_empty() {
+            self.heard_unanswered_since = None;
+            self.announce_window(out);
+        }
     }
 
     /// When to call [`timeout`](Self::timeout) next.
     pub(super) fn next_timeout(&self) -> Instant {
-        let limits = &self.node.limits;
-        let ping =
-            self.last_heard + Duration::from_millis(limits.idle_ping_ms) * if self.ping.is_some() { 2 } else { 1 };
+        let patience = Duration::from_millis(self.node.limits.idle_ping_ms);
+        let silence = self.last_heard + if self.ping.is_some() { 2 * patience } else { patience };
         let aborts = self.pending_management.iter().map(|pending| pending.deadline);
-        let upload = (self.last_heard > self.last_said)
-            .then(|| self.last_said + Duration::from_millis(limits.upload_ping_ms))
-            .filter(|due| *due > self.last_heard || self.upload_ping_is_due());
-        aborts.chain(upload).chain([ping]).min().unwrap_or(ping)
-    }
-
-    fn upload_ping_is_due(&self) -> bool {
-        self.last_heard.saturating_duration_since(self.last_said).as_millis()
-            >= u128::from(self.node.limits.upload_ping_ms)
+        aborts.chain([silence]).min().unwrap_or(silence)
     }
 
     /// Time has passed. Returns whether the initiator is to be given up.
     pub(super) fn timeout(&mut self, now: Instant, out: &mut Output) -> bool {
         self.expire_management(now, out);
-        if self.upload_ping_is_due() {
-            self.last_said = now;
-            self.announce_window(out);
-        }
         let silence_ms = now.saturating_duration_since(self.last_heard).as_millis();
         let patience_ms = u128::from(self.node.limits.idle_ping_ms);
         if self.ping.is_some() {
