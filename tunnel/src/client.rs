@@ -241,7 +241,9 @@ pub async fn connect(options: &ConnectOptions, prompt: Arc<dyn Prompt>) -> Resul
             Err(reason) => Some(reason),
         }
     };
-    match Forward::open(&session, options.forward.clone()).await {
+    let mut forward = options.forward.clone();
+    forward.users.push(invoker.uid);
+    match Forward::open(&session, forward).await {
         Ok(forward) => {
             let ForwardOptions {
                 remote_host,

@@ -1,6 +1,6 @@
 //! The whole way through a stock sshd between two network namespaces: tun devices, addresses, filter, forwarding.
 //!
-//! Needs root, `ip`, `ping` and sshd.
+//! Needs root, `ip`, `ss`, `ping`, `setpriv`, python3 and sshd.
 
 mod support;
 
@@ -173,6 +173,22 @@ fn forwarding_where_the_socket_is_not_possible() {
     );
     echoes(&world.client, holding.up.portals()[0], 20 << 20).unwrap();
     assert!(!reaches(&world.server, at(CLIENT, 3260)), "loopback only");
+    let ask = "import socket; s = socket.create_connection(('127.0.0.1', 3260), 5); s.sendall(b'x'); print(s.recv(1))";
+    let (ok, said) = world.client.exec(&["python3", "-c", ask]);
+    assert!(ok && said.contains("b'x'"), "{said}");
+    let as_nobody = [
+        "setpriv",
+        "--reuid",
+        "65534",
+        "--regid",
+        "65534",
+        "--clear-groups",
+        "python3",
+        "-c",
+        ask,
+    ];
+    let (ok, said) = world.client.exec(&as_nobody);
+    assert!(!ok || !said.contains("b'x'"), "another local user: {said}");
     let mut again = world.options("nobody");
     let error = world.connect(again.clone()).unwrap_err().to_string();
     assert!(

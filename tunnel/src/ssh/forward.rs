@@ -1,4 +1,6 @@
 //! Plain port forwarding: a loopback listener here, `direct-tcpip` to the target there.
+//!
+//! Any user of this host can reach a loopback port, so connections are taken from some users only.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -11,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::owner::owner;
 use super::{ChannelRefused, Session};
 
 /// Connections forwarded at once, at most.
@@ -29,6 +32,8 @@ pub struct ForwardOptions {
     pub remote_host: String,
     /// The target's port there.
     pub remote_port: u16,
+    /// Who may connect to the listener, by user id, beside root and the invoking user.
+    pub users: Vec<u32>,
 }
 
 impl Default for ForwardOptions {
@@ -38,6 +43,7 @@ impl Default for ForwardOptions {
             listen,
             remote_host: Ipv4Addr::LOCALHOST.to_string(),
             remote_port: 3260,
+            users: Vec::new(),
         }
     }
 }
@@ -110,6 +116,20 @@ impl Forward {
         self.local
     }
 
+    fn may_connect(&self, from: SocketAddr) -> bool {
+        match owner(from, self.local) {
+            Ok(Some(uid)) if uid == 0 || self.options.users.contains(&uid) => true,
+            Ok(uid) => {
+                tracing::warn!(%from, uid, "a connection of another user was refused");
+                false
+            }
+            Err(error) => {
+                tracing::warn!(%from, %error, "a connection was refused: cannot tell whose it is");
+                false
+            }
+        }
+    }
+
     /// Forwards connections until dropped; all of them end with it.
     pub async fn run(self, session: &Arc<Session>) {
         let mut connections = JoinSet::new();
@@ -127,6 +147,9 @@ impl Forward {
                 }
             };
             while connections.try_join_next().is_some() {}
+            if !self.may_connect(from) {
+                continue;
+            }
             let (session, options) = (Arc::clone(session), self.options.clone());
             connections.spawn(async move {
                 let _permit = permit;

@@ -12,6 +12,7 @@ mod invoker;
 pub mod known_hosts;
 #[cfg(test)]
 mod known_hosts_tests;
+mod owner;
 mod prompt;
 mod session;
 

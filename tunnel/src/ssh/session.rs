@@ -1,6 +1,7 @@
 //! Connecting, the handshake, and opening channels.
 
 use std::borrow::Cow;
+use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +31,11 @@ const UNACKNOWLEDGED_MS: u32 = 30_000;
 /// What may wait unsent in the kernel, in bytes; more waits in the tun's queue, where TCP sees it.
 const NOT_SENT_BYTES: u32 = 0x2_0000;
 
+/// How long logging in may take, in milliseconds; what sshd allows by default (LoginGraceTime).
+const LOG_IN_MS: u64 = 120_000;
+/// How long the server may take to open a channel, in milliseconds.
+const CHANNEL_OPEN_MS: u64 = 15_000;
+
 /// A logged-in session. It ends when this is dropped.
 pub struct Session {
     handle: Handle<Client>,
@@ -57,7 +63,7 @@ pub enum ChannelRefused {
     #[error("the SSH server knows no such channels")]
     Unsupported,
     /// Any other reason.
-    #[error("the SSH server refuses: {0}")]
+    #[error("the SSH server does not open it: {0}")]
     Other(String),
     /// The session is over.
     #[error("the SSH connection was lost: {0}")]
@@ -116,7 +122,11 @@ impl Session {
             }
         };
         let mut session = Self { handle, lost };
-        auth::log_in(&mut session.handle, destination, &user, options, invoker, prompt).await?;
+        let logging_in = auth::log_in(&mut session.handle, destination, &user, options, invoker, prompt);
+        match tokio::time::timeout(Duration::from_millis(LOG_IN_MS), logging_in).await {
+            Ok(result) => result?,
+            Err(_) => return Err(in_handshake(format!("logging in took more than {LOG_IN_MS} ms"))),
+        }
         Ok(session)
     }
 
@@ -125,10 +135,9 @@ impl Session {
     /// # Errors
     /// Why the server did not open it.
     pub async fn open_socket(&self, path: &str) -> Result<ChannelStream<Msg>, ChannelRefused> {
-        let channel = self.handle.channel_open_direct_streamlocal(path).await;
-        channel
+        self.within_time(self.handle.channel_open_direct_streamlocal(path))
+            .await
             .map(russh::Channel::into_stream)
-            .map_err(|error| self.refused(error))
     }
 
     /// A channel to a TCP port as seen from the server (`direct-tcpip`, RFC 4254 §7.2).
@@ -142,11 +151,22 @@ impl Session {
         originator: std::net::SocketAddr,
     ) -> Result<russh::Channel<Msg>, ChannelRefused> {
         let (from, from_port) = (originator.ip().to_string(), u32::from(originator.port()));
-        let channel = self
-            .handle
-            .channel_open_direct_tcpip(host, u32::from(port), from, from_port)
-            .await;
-        channel.map_err(|error| self.refused(error))
+        self.within_time(
+            self.handle
+                .channel_open_direct_tcpip(host, u32::from(port), from, from_port),
+        )
+        .await
+    }
+
+    /// Waits for a channel, but not forever.
+    async fn within_time<T>(
+        &self,
+        opening: impl Future<Output = Result<T, russh::Error>>,
+    ) -> Result<T, ChannelRefused> {
+        match tokio::time::timeout(Duration::from_millis(CHANNEL_OPEN_MS), opening).await {
+            Ok(opened) => opened.map_err(|error| self.refused(error)),
+            Err(_) => Err(ChannelRefused::Other(format!("no answer within {CHANNEL_OPEN_MS} ms"))),
+        }
     }
 
     fn refused(&self, error: russh::Error) -> ChannelRefused {

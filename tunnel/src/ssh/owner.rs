@@ -1,0 +1,73 @@
+//! Whose a local TCP connection is: which user of this host opened it.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::net::{IpAddr, SocketAddr};
+
+/// The user id behind a connection from `from` to a listener of ours at `to`, both on this host; `None` when the
+/// kernel does not list it (any more).
+///
+/// # Errors
+/// When the kernel's list cannot be read.
+pub(super) fn owner(from: SocketAddr, to: SocketAddr) -> io::Result<Option<u32>> {
+    let name = if from.is_ipv4() { "tcp" } else { "tcp6" };
+    // Of this thread's network namespace; /proc/net would be the first thread's.
+    let list = File::open(format!("/proc/thread-self/net/{name}"))?;
+    let (from, to) = (in_list(from), in_list(to));
+    for line in BufReader::new(list).lines() {
+        let line = line?;
+        // proc(5): number, local address, remote address, state, queues, timer, retransmits, uid, timeout, inode.
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        if fields.next() == Some(&from) && fields.next() == Some(&to) {
+            let uid = fields.nth(4).and_then(|uid| uid.parse().ok());
+            // Without an inode it is nobody's any more, and the kernel prints root for those.
+            return Ok(uid.filter(|_| fields.nth(1).is_some_and(|inode| inode != "0")));
+        }
+    }
+    Ok(None)
+}
+
+/// An address as the kernel prints it: words in the order of this machine, then the port, in capital hex.
+fn in_list(address: SocketAddr) -> String {
+    let bytes = match address.ip() {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    let words = bytes
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|word| format!("{:08X}", u32::from_ne_bytes(*word)));
+    format!("{}:{:04X}", words.collect::<String>(), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn our_own_connections() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(address).unwrap();
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (_, from) = listener.accept().unwrap();
+            assert_eq!(stream.local_addr().unwrap(), from);
+            let uid = rustix::process::getuid().as_raw();
+            assert_eq!(
+                owner(from, listener.local_addr().unwrap()).unwrap(),
+                Some(uid),
+                "{address}"
+            );
+            drop(stream);
+            assert_eq!(
+                owner(from, listener.local_addr().unwrap()).unwrap(),
+                None,
+                "closed in between"
+            );
+            let nobody = SocketAddr::new(from.ip(), 1);
+            assert_eq!(owner(nobody, listener.local_addr().unwrap()).unwrap(), None);
+        }
+    }
+}
