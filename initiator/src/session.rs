@@ -94,7 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.engine.scsi(command).map(TaskTag)
     }
 
-    /// Requests that have been taken on and not answered.
+    /// Requests taken on whose end has not come or has not been collected yet.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.engine.in_flight()
@@ -239,11 +239,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     async fn done(&mut self, tag: u32, waiting_for: &'static str) -> Result<Done, Error> {
-        self.wait_for(waiting_for, |engine| {
-            let at = engine.done.iter().position(|(found, _)| *found == tag)?;
-            engine.done.remove(at).map(|(_, done)| done)
-        })
-        .await
+        let done = self
+            .wait_for(waiting_for, |engine| {
+                let at = engine.done.iter().position(|(found, _)| *found == tag)?;
+                engine.done.remove(at).map(|(_, done)| done)
+            })
+            .await;
+        if done.is_err() {
+            self.engine.abandon(tag);
+        }
+        done
     }
 
     /// Moves bytes until `ready` has something.

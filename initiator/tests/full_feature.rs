@@ -577,13 +577,23 @@ async fn damaged_data_ends_the_session() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_command_without_an_answer() {
-    let (mut session, _peer) = session().await;
+async fn a_late_answer() {
+    let (mut session, mut peer) = session().await;
     session.set_timeout_ms(1234);
     let error = session.test_unit_ready(LUN).await.expect_err("silence");
     assert!(matches!(error, Error::Timeout { timeout_ms: 1234, .. }), "{error}");
-    // That alone does not end the session: the command may still be answered, or aborted.
+    // That alone does not end the session; and nobody is told when the answer comes after all.
     assert_eq!(session.in_flight(), 1);
+    let (late, _) = peer.command().await;
+    peer.good(late.itt).await;
+    let target = async {
+        let (command, _) = peer.command().await;
+        assert_ne!(command.itt, late.itt);
+        peer.good(command.itt).await;
+    };
+    let (outcome, ()) = tokio::join!(session.test_unit_ready(LUN), target);
+    assert_eq!(outcome.expect("answered").status, 0);
+    assert_eq!(session.in_flight(), 0);
 }
 
 /// A disk of 16 blocks that says unit attention once.

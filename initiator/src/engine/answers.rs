@@ -112,7 +112,7 @@ impl Engine {
                     lun: header.lun,
                     ttt: header.ttt,
                 };
-                self.done.push_back((header.itt, done));
+                self.finish(header.itt, done);
                 Ok(())
             }
             Response::TaskManagement(header) => self.task_management_response(header.itt, header.response),
@@ -122,7 +122,7 @@ impl Engine {
                         what: "Logout Response",
                     });
                 };
-                self.done.push_back((header.itt, Done::Logout(header.response)));
+                self.finish(header.itt, Done::Logout(header.response));
                 Ok(())
             }
             Response::Login(_) => Err(PeerError::Unexpected {
@@ -155,7 +155,7 @@ impl Engine {
             }),
             other => Err(CommandError::TargetFailure(other.code())),
         };
-        self.done.push_back((header.itt, Done::Scsi(result)));
+        self.finish(header.itt, Done::Scsi(result));
         Ok(())
     }
 
@@ -179,7 +179,7 @@ impl Engine {
             data,
             residual: status.residual,
         };
-        self.done.push_back((header.itt, Done::Scsi(Ok(outcome))));
+        self.finish(header.itt, Done::Scsi(Ok(outcome)));
         Ok(())
     }
 
@@ -235,7 +235,7 @@ impl Engine {
             if expected != data {
                 return Err(PeerError::Unexpected { what: "ping data" });
             }
-            self.done.push_back((header.itt, Done::Nop));
+            self.finish(header.itt, Done::Nop);
         }
         if header.ttt == RESERVED_TAG {
             if header.itt == RESERVED_TAG {
@@ -270,10 +270,9 @@ impl Engine {
             .and_then(|itt| self.tasks.remove(&itt).map(|task| (itt, task)))
         {
             Some((itt, Task::Scsi(_))) => {
-                self.done
-                    .push_back((itt, Done::Scsi(Err(CommandError::Rejected(header.reason)))));
+                self.finish(itt, Done::Scsi(Err(CommandError::Rejected(header.reason))));
             }
-            Some((itt, _)) => self.done.push_back((itt, Done::Rejected(header.reason))),
+            Some((itt, _)) => self.finish(itt, Done::Rejected(header.reason)),
             None => self.notice(Notice::Rejected(header.reason)),
         }
     }
@@ -310,10 +309,10 @@ impl Engine {
             for tag in ended {
                 self.tasks.remove(&tag);
                 self.waiting.retain(|waiting| *waiting != tag);
-                self.done.push_back((tag, Done::Scsi(Err(CommandError::Aborted))));
+                self.finish(tag, Done::Scsi(Err(CommandError::Aborted)));
             }
         }
-        self.done.push_back((itt, Done::TaskManagement(outcome)));
+        self.finish(itt, Done::TaskManagement(outcome));
         Ok(())
     }
 

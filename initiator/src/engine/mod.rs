@@ -2,7 +2,7 @@
 
 mod answers;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 use iscsi_pdu::{
@@ -49,6 +49,8 @@ pub(crate) struct Engine {
     /// The PDU being received. Data-In goes to its task instead.
     current: Option<(Response, Vec<u8>)>,
     pub(crate) done: VecDeque<(u32, Done)>,
+    /// Requests whose answer nobody waits for any more.
+    abandoned: HashSet<u32>,
     pub(crate) notices: VecDeque<Notice>,
 }
 
@@ -67,6 +69,7 @@ impl Engine {
             waiting: VecDeque::new(),
             current: None,
             done: VecDeque::new(),
+            abandoned: HashSet::new(),
             notices: VecDeque::new(),
         }
     }
@@ -167,7 +170,7 @@ impl Engine {
     }
 
     fn insert(&mut self, task: Task) -> Result<u32, Error> {
-        if self.tasks.len() >= MAX_TASKS {
+        if self.in_flight() >= MAX_TASKS {
             return Err(Error::Misuse("too many requests in flight (4096)"));
         }
         while self.next_tag == RESERVED_TAG || self.tasks.contains_key(&self.next_tag) {
@@ -292,8 +295,22 @@ impl Engine {
         self.notices.push_back(notice);
     }
 
-    /// Requests not yet answered.
+    /// A request has ended.
+    fn finish(&mut self, tag: u32, done: Done) {
+        if !self.abandoned.remove(&tag) {
+            self.done.push_back((tag, done));
+        }
+    }
+
+    /// Nobody waits for this request's end any more; it still uses up a place until the target answers.
+    pub(crate) fn abandon(&mut self, tag: u32) {
+        if self.tasks.contains_key(&tag) {
+            self.abandoned.insert(tag);
+        }
+    }
+
+    /// Requests whose end has not come, or has not been collected.
     pub(crate) fn in_flight(&self) -> usize {
-        self.tasks.len()
+        self.tasks.len() + self.done.len()
     }
 }
