@@ -193,7 +193,7 @@ fn a_hostile_client_reaches_portals_only() {
     let serving = world.serve(|_| {});
     let own_service = world.server.run(|| async {
         let listener = tokio::net::TcpListener::bind(("0.0.0.0", OWN_SERVICE)).await.unwrap();
-        let _served = tokio::time::timeout(Duration::from_secs(10), support::echo(listener)).await;
+        let _served = tokio::time::timeout(Duration::from_secs(5), support::echo(listener)).await;
     });
     let path = world.file("tunnel.sock");
     let client = world.server.run(move || async move {

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use bytes::BytesMut;
 
+use super::pool::on_the_list;
 use super::wire::{Message, Role};
 use super::{HELLO_TIMEOUT_MS, HelloError, MTU_MIN, OFFERS_MAX, Pair, Refusal, Terms, capability};
 use crate::filter::PORTAL_PORTS_MAX;
@@ -30,6 +31,7 @@ enum State {
 pub struct ClientHello {
     state: State,
     mtu: u16,
+    wished: Option<Pair>,
     offers: usize,
     deadline_ms: u64,
     output: BytesMut,
@@ -41,17 +43,18 @@ impl ClientHello {
     pub fn new(mtu: u16, wished: Option<Pair>, now_ms: u64) -> Self {
         let mtu = mtu.max(MTU_MIN);
         let none = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
-        let wished = wished.map_or(none, |pair| (pair.server(), pair.client()));
+        let wish = wished.map_or(none, |pair| (pair.server(), pair.client()));
         let mut output = BytesMut::new();
         Message::Hello {
             capabilities: capability::ALL,
             mtu,
-            wished,
+            wished: wish,
         }
         .emit(Role::Client, &mut output);
         Self {
             state: State::AwaitOffer,
             mtu,
+            wished,
             offers: 0,
             deadline_ms: now_ms + HELLO_TIMEOUT_MS,
             output,
@@ -133,6 +136,11 @@ impl ClientHello {
         let pair = Pair::new(server, client).ok_or(HelloError::BadOffer(
             "addresses that are not two different private ones",
         ))?;
+        if self.wished != Some(pair) && !on_the_list(pair) {
+            return Err(HelloError::BadOffer(
+                "addresses that are neither on the list nor wished for",
+            ));
+        }
         Ok(Terms {
             pair,
             mtu,

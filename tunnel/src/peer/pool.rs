@@ -29,6 +29,14 @@ const TAKEN_PER_BLOCK_MAX: u8 = 3;
 /// Routes shorter than this are default routes in disguise (0.0.0.0/1 and 128.0.0.0/1 of some VPNs), in bits.
 const SPECIFIC_PREFIX_BITS: u8 = 8;
 
+/// Whether a pair is one of the list. A client takes no other, lest a server draw to itself what the client sends to
+/// some private address beyond its default route.
+pub fn on_the_list(pair: Pair) -> bool {
+    let [a, b, c, first] = pair.server().octets();
+    let listed = BLOCKS.contains(&[a, b, c]) && first % 4 == 1 && first / 4 < PAIRS_PER_BLOCK;
+    listed && pair.client().to_bits() == pair.server().to_bits() + 1
+}
+
 /// The addresses a host already uses or has specific routes for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Occupied {

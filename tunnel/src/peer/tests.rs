@@ -136,6 +136,15 @@ fn a_wish_is_granted_when_free() {
 }
 
 #[test]
+fn what_the_pool_leases_is_on_the_list() {
+    let (pool, mut walk, free) = (Pool::default(), Walk::default(), Occupied::default());
+    let leases: Vec<_> = std::iter::from_fn(|| pool.lease(&mut walk, None, &free)).collect();
+    assert_eq!(leases.len(), 6 * 3, "three of each block for one client");
+    assert!(leases.iter().all(|lease| super::pool::on_the_list(lease.pair())));
+    assert!(leases.len() <= OFFERS_MAX);
+}
+
+#[test]
 fn addresses_that_make_no_pair() {
     let private = Ipv4Addr::new(10, 0, 0, 1);
     for other in [
@@ -175,6 +184,22 @@ fn bad_offers() {
         (
             offer(1500, vec![3260], ([1, 1, 1, 1], [172, 18, 0, 2])),
             "addresses that are not",
+        ),
+        (
+            offer(1500, vec![3260], ([10, 0, 0, 53], [10, 0, 0, 54])),
+            "neither on the list",
+        ),
+        (
+            offer(1500, vec![3260], ([172, 18, 0, 1], [172, 18, 0, 3])),
+            "neither on the list",
+        ),
+        (
+            offer(1500, vec![3260], ([172, 18, 0, 253], [172, 18, 0, 254])),
+            "neither on the list",
+        ),
+        (
+            offer(1500, vec![3260], ([172, 18, 0, 2], [172, 18, 0, 3])),
+            "neither on the list",
         ),
         (
             offer(1500, vec![3260], ([172, 18, 0, 2], [172, 18, 0, 2])),
