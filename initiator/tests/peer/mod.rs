@@ -1,7 +1,8 @@
 //! The other end of the line: a target's PDUs as a test scripts them, over an in-memory stream.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
-use initiator::{Error, LoginOptions, Negotiated, Session};
+use bytes::Bytes;
+use initiator::{Error, LoginOptions, Negotiated, Session, Transfer};
 use iscsi_pdu::text::{Duplicates, TextLimits, TextWriter, parse};
 use iscsi_pdu::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -307,4 +308,17 @@ pub(crate) async fn login_outcome(options: &LoginOptions, keys: &[(&str, &str)])
 
 pub(crate) fn pattern(bytes: usize) -> Vec<u8> {
     (0..bytes).map(|n| (n * 7 + n / 251) as u8).collect()
+}
+
+/// Data for the target.
+pub(crate) fn write(data: &[u8]) -> Transfer {
+    Transfer::Out(Bytes::copy_from_slice(data))
+}
+
+/// [`KEYS`] with some replaced.
+pub(crate) fn keys(changes: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
+    let kept = KEYS
+        .iter()
+        .filter(|(key, _)| changes.iter().all(|(changed, _)| changed != key));
+    kept.chain(changes).copied().collect()
 }
