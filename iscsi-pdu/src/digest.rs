@@ -1,4 +1,4 @@
-//! CRC32C as iSCSI writes it (RFC 7143 §13.1; test vectors in §A.4 of RFC 3720 and RFC 7143 appendix A).
+//! CRC32C as iSCSI writes it (RFC 7143 §13.1; examples in §A.4).
 
 use std::fmt;
 
@@ -54,7 +54,7 @@ impl fmt::Debug for Digest {
 mod tests {
     use super::*;
 
-    // RFC 7143 appendix A, "CRC Examples", bytes as printed there.
+    // RFC 7143 §A.4, "CRC Examples", bytes as printed there.
     #[test]
     fn examples_of_the_rfc() {
         let rising: Vec<u8> = (0..32).collect();

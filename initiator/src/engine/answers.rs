@@ -263,7 +263,7 @@ impl Engine {
     fn reject(&mut self, header: &Reject, data: &[u8]) {
         let rejected = data.first_chunk::<BHS_BYTES>();
         let itt = rejected.map(|bhs| u32::from_be_bytes([bhs[16], bhs[17], bhs[18], bhs[19]]));
-        // A rejected Data-Out leaves its command to end by itself (RFC 7143 §7.4).
+        // A rejected Data-Out leaves its command to end by itself (RFC 7143 §7.3).
         let is_data = rejected.is_some_and(|bhs| bhs[0] & 0x3f == Opcode::DataOut.code());
         match itt
             .filter(|_| !is_data)
