@@ -36,6 +36,9 @@ mkdir -p /dev/shm; mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mkdir -p /run/sshd /run/lock /run/farlun
 mount -t sysfs sysfs /sys
 for f in passwd shadow group; do mount --bind "$1/$f" "/etc/$f"; done
+# Addresses that IPv6 gives itself are there at once, not a second later.
+dad=/proc/sys/net/ipv6/conf/default/accept_dad
+[ ! -w $dad ] || echo 0 >$dad
 ip link set lo up
 echo ready
 exec sleep infinity
