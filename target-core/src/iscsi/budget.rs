@@ -90,8 +90,7 @@ impl Pool {
     }
 }
 
-/// One session's part of a pool. A session may use what is free, but never more than an equal share while
-/// it already holds something: sessions that come later are not starved by those that came first.
+/// One session's part of a pool.
 #[derive(Debug)]
 pub struct Share {
     pool: Arc<Pool>,
@@ -108,13 +107,30 @@ impl Share {
         }
     }
 
-    /// Reserves `bytes`, or nothing. A session that holds nothing is only refused when the pool is full.
+    /// Reserves `bytes`, or nothing. A session that holds nothing is only refused when the pool is full; one
+    /// that holds something gets no more than an equal share. More than the whole pool counts as the whole
+    /// pool: a command that large runs alone.
     pub fn try_reserve(&self, bytes: usize) -> Option<Reservation> {
+        let bytes = bytes.min(self.pool.limit_bytes);
         let mine = self.used_bytes.load(SeqCst);
         let fair = self.pool.limit_bytes / self.pool.sharers.load(SeqCst).max(1);
         if mine > 0 && mine.saturating_add(bytes) > fair {
             return None;
         }
+        self.take(bytes)
+    }
+
+    /// Reserves `bytes` if that is at most one part in `divisor` of what is free: whoever comes later always
+    /// finds something left.
+    pub fn try_reserve_part(&self, bytes: usize, divisor: usize) -> Option<Reservation> {
+        let free = self.pool.limit_bytes.saturating_sub(self.pool.used_bytes());
+        if bytes > free / divisor {
+            return None;
+        }
+        self.take(bytes)
+    }
+
+    fn take(&self, bytes: usize) -> Option<Reservation> {
         if !self.pool.try_add(bytes) {
             return None;
         }
@@ -239,6 +255,25 @@ mod tests {
         let _half = greedy.try_reserve(500).expect("its share");
         assert!(greedy.try_reserve(1).is_none(), "more than an equal share");
         assert!(late.try_reserve(500).is_some());
+    }
+
+    #[test]
+    fn parts_leave_something_for_whoever_comes_later() {
+        let budget = Budget::new(1000, 0);
+        let share = Share::new(&budget.window);
+        assert!(share.try_reserve_part(251, 4).is_none());
+        let _quarter = share.try_reserve_part(250, 4).expect("a quarter of all");
+        assert!(share.try_reserve_part(188, 4).is_none());
+        let _next = share.try_reserve_part(187, 4).expect("a quarter of the rest");
+    }
+
+    #[test]
+    fn more_than_there_is_counts_as_all_there_is() {
+        let budget = Budget::new(10, 0);
+        let share = Share::new(&budget.window);
+        let all = share.try_reserve(1000).expect("alone");
+        assert_eq!(all.bytes(), 10);
+        assert!(share.try_reserve(1).is_none());
     }
 
     #[test]

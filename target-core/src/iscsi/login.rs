@@ -146,7 +146,6 @@ struct Leading {
     tsih: u16,
     itt: u32,
     cid: u16,
-    cmd_sn: Serial,
 }
 
 impl Login {
@@ -297,7 +296,6 @@ impl Login {
                 tsih: request.tsih,
                 itt: request.itt,
                 cid: request.cid,
-                cmd_sn: request.cmd_sn,
             });
             return Ok(());
         };

@@ -211,6 +211,12 @@ impl TaskSet {
         self.ready.iter().copied().find(|id| self.is_its_turn(*id))
     }
 
+    /// The first task that may be run and is one that `fits` picks.
+    pub(super) fn find_ready(&self, fits: impl Fn(&Task) -> bool) -> Option<TaskId> {
+        let picked = |id: &TaskId| self.tasks.get(id).is_some_and(&fits) && self.is_its_turn(*id);
+        self.ready.iter().copied().find(picked)
+    }
+
     fn is_its_turn(&self, id: TaskId) -> bool {
         match self.tasks.get(&id).map(|task| task.attribute) {
             Some(TaskAttribute::HeadOfQueue) => true,

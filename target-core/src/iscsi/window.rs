@@ -15,11 +15,23 @@ pub(super) enum Arrival {
     Ignore,
 }
 
+/// Slots a new session starts with; a window that is used up quickly is widened.
+const INITIAL_SLOTS: u32 = 32;
+/// The first slots may take one part in so many of the memory that is free.
+const INITIAL_PART: usize = 64;
+/// And those after them one part in so many.
+const GROWTH_PART: usize = 4;
+
 /// ExpCmdSN, MaxCmdSN, and a reservation of `slot_bytes` for each command between them.
+///
+/// MaxCmdSN never goes back, so memory behind an open window is out of reach until the window is used.
+/// That is why a window starts small, grows with use, and never takes more than a part of what is free.
 #[derive(Debug)]
 pub(super) struct Window {
     exp_cmd_sn: Serial,
     open_slots: u32,
+    /// How wide to open: grows up to `depth`.
+    goal_slots: u32,
     depth: u32,
     slot_bytes: usize,
     reserved: Option<Reservation>,
@@ -32,6 +44,7 @@ impl Window {
         Self {
             exp_cmd_sn,
             open_slots: 0,
+            goal_slots: INITIAL_SLOTS.min(depth),
             depth,
             slot_bytes,
             reserved: None,
@@ -53,21 +66,32 @@ impl Window {
     /// [`is_shut`](Self::is_shut).
     pub(super) fn open(&mut self, share: &Share, active: u32) -> bool {
         let before = self.open_slots;
-        let wanted = self.depth.saturating_sub(active);
-        // All at once when there is plenty, one by one when there is not.
-        if wanted > self.open_slots && !self.reserve_slots(share, wanted - self.open_slots) {
-            while self.open_slots < wanted && self.reserve_slots(share, 1) {}
+        let wanted = self.depth.saturating_sub(active).min(self.goal_slots);
+        let part = if self.goal_slots <= INITIAL_SLOTS {
+            INITIAL_PART
+        } else {
+            GROWTH_PART
+        };
+        if wanted > self.open_slots {
+            // All at once when there is plenty, one by one when there is not.
+            let missing = wanted - self.open_slots;
+            let all = share.try_reserve_part(self.slot_bytes * missing as usize, part);
+            if !self.add_slots(missing, all) {
+                while self.open_slots < wanted && self.add_slots(1, share.try_reserve_part(self.slot_bytes, part)) {}
+            }
+            // One slot is what a session needs to get on at all: it may be the last there is.
+            if self.open_slots == 0 {
+                self.add_slots(1, share.try_reserve_part(self.slot_bytes, 1));
+            }
         }
         self.open_slots > before
     }
 
-    fn reserve_slots(&mut self, share: &Share, slots: u32) -> bool {
-        let Some(bytes) = share.try_reserve(self.slot_bytes * slots as usize) else {
-            return false;
-        };
+    fn add_slots(&mut self, slots: u32, memory: Option<Reservation>) -> bool {
+        let Some(memory) = memory else { return false };
         match &mut self.reserved {
-            Some(reserved) => reserved.absorb(bytes),
-            None => self.reserved = Some(bytes),
+            Some(reserved) => reserved.absorb(memory),
+            None => self.reserved = Some(memory),
         }
         self.open_slots += slots;
         true
@@ -96,8 +120,11 @@ impl Window {
     /// When the window is shut: a caller's error, [`classify`](Self::classify) says so.
     pub(super) fn advance(&mut self) -> Option<Reservation> {
         assert!(self.open_slots > 0, "a command outside the window was let in");
-        self.exp_cmd_sn = self.exp_cmd_sn + 1;
+        self.exp_cmd_sn += 1;
         self.open_slots -= 1;
+        if self.open_slots < self.goal_slots / 2 {
+            self.goal_slots = (self.goal_slots * 2).min(self.depth);
+        }
         self.reserved.as_mut().map(|reserved| reserved.split(self.slot_bytes))
     }
 }

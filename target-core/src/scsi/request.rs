@@ -9,7 +9,7 @@ use super::sense::Sense;
 use super::unit::LogicalUnit;
 
 /// Longest transfer of one command in bytes, reported as MAXIMUM TRANSFER LENGTH (SBC-4 6.6.4).
-pub const MAX_TRANSFER_BYTES: u64 = 16 << 20;
+pub const MAX_TRANSFER_BYTES: u64 = 32 << 20;
 
 /// What a command will do.
 #[derive(Debug)]

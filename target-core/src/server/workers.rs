@@ -24,10 +24,14 @@ const BATCH_MAX: usize = 16;
 /// Completions wait for others for no longer than this, in microseconds.
 const BATCH_WAIT_US: u128 = 100;
 
+/// A unit with its crew.
+type CrewOf = (Weak<LogicalUnit>, Arc<Crew>);
+
 /// All crews.
 #[derive(Debug, Default)]
 pub(super) struct Workers {
-    crews: Mutex<HashMap<usize, (Weak<LogicalUnit>, Arc<Crew>)>>,
+    /// By the address of the unit, which is only a hint: the unit itself tells whether it is still that one.
+    crews: Mutex<HashMap<usize, CrewOf>>,
 }
 
 impl Workers {

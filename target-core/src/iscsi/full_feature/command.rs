@@ -163,7 +163,10 @@ impl FullFeature {
         if let Stage::Early(command) = &task.stage {
             task.stage = match nexus.prepare(command.lun.0, command.cdb.as_slice()) {
                 Prepared::Done(response) => Stage::Refused(response),
-                Prepared::Run(execution) => Stage::Collecting(execution),
+                Prepared::Run(execution) => match execution.check_data_out(u64::from(task.edtl_out)) {
+                    Ok(()) => Stage::Collecting(execution),
+                    Err(response) => Stage::Refused(response),
+                },
             };
         }
         if let Stage::Collecting(execution) = &task.stage {
@@ -201,21 +204,12 @@ impl FullFeature {
         }
     }
 
-    /// Hands out the next command to run, once the memory for its answer is reserved.
+    /// Hands out the next command to run, once the memory for its answer is reserved. While one waits for
+    /// memory, those behind it that need no more of it go ahead: what it waits for may be theirs.
     pub(super) fn start_next(&mut self) -> Option<Job> {
-        let id = self.tasks.peek_ready()?;
-        let task = self.tasks.get_mut(id)?;
-        if let Stage::Ready(execution) = &task.stage
-            && execution.data_in_bytes() > 0
-            && task.transfer_memory.is_none()
-        {
-            let bytes = usize::try_from(execution.data_in_bytes()).unwrap_or(usize::MAX);
-            let mut memory = self.transfer_share.try_reserve(bytes);
-            if memory.is_none() {
-                self.transfer_share.wait(self.mailbox.clone());
-                memory = self.transfer_share.try_reserve(bytes);
-            }
-            task.transfer_memory = Some(memory?);
+        let mut id = self.tasks.peek_ready()?;
+        if !self.reserve_for_answer(id) {
+            id = self.tasks.find_ready(|task| bytes_to_reserve(task) == 0)?;
         }
         let (task, execution) = self.tasks.start(id)?;
         let mut data_out = std::mem::take(&mut task.data_out.buffer);
@@ -226,6 +220,33 @@ impl FullFeature {
             data_out,
             cancel: std::sync::Arc::clone(&task.cancel),
         })
+    }
+
+    fn reserve_for_answer(&mut self, id: TaskId) -> bool {
+        let Some(task) = self.tasks.get_mut(id) else {
+            return false;
+        };
+        let bytes = bytes_to_reserve(task);
+        if bytes == 0 {
+            return true;
+        }
+        let mut memory = self.transfer_share.try_reserve(bytes);
+        if memory.is_none() {
+            self.transfer_share.wait(self.mailbox.clone());
+            memory = self.transfer_share.try_reserve(bytes);
+        }
+        task.transfer_memory = memory;
+        task.transfer_memory.is_some()
+    }
+}
+
+/// Memory that a command with all of its data still needs for its answer, in bytes.
+fn bytes_to_reserve(task: &Task) -> usize {
+    match &task.stage {
+        Stage::Ready(execution) if task.transfer_memory.is_none() => {
+            usize::try_from(execution.data_in_bytes()).unwrap_or(usize::MAX)
+        }
+        _ => 0,
     }
 }
 
