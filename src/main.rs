@@ -4,6 +4,7 @@
 mod config;
 mod connect;
 mod culprit;
+mod demo;
 mod exit;
 mod logging;
 mod probe;
@@ -36,6 +37,8 @@ enum Command {
     Connect(connect::ConnectArgs),
     /// Show what a portal offers: targets, LUNs, round trip
     Probe(probe::ProbeArgs),
+    /// Show the whole story on this machine: export, SSH, login, write, read back, compare
+    Demo(demo::DemoArgs),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +64,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Serve(args) => serve::run(args).await,
             Command::Connect(args) => connect::run(args).await,
             Command::Probe(args) => probe::run(args).await,
+            Command::Demo(args) => demo::run(args).await,
         }
     });
     // What still blocks a thread (a medium that hangs) must not keep the process.

@@ -13,7 +13,9 @@ use tokio::net::TcpStream;
 use crate::exit::{Exit, Failure};
 use crate::say::say;
 use crate::signals;
-use report::{LunReport, Report, RoundTrip, TargetReport};
+use report::{LunReport, Report, TargetReport};
+
+pub(crate) use report::RoundTrip;
 
 /// Pings whose round trip is measured, unless told otherwise.
 const PINGS: u32 = 20;
@@ -104,7 +106,7 @@ async fn look(args: &ProbeArgs) -> Result<(Report, Option<Failure>), Failure> {
             targets.push(TargetReport::new(target.name.clone(), addresses.collect()));
         }
     }
-    let mut refused = None;
+    let mut refused: Option<Failure> = None;
     for target in &mut targets {
         if let Err(error) = look_at(target, args).await {
             let failure = failed(error, format!("{} at {portal}", target.name));
@@ -114,6 +116,10 @@ async fn look(args: &ProbeArgs) -> Result<(Report, Option<Failure>), Failure> {
             }
             target.error = Some(failure.to_string());
             refused.get_or_insert(failure);
+        }
+        // A LUN that is named has to be there; of all there are, one that does not answer is only shown.
+        if let (Some(_), Some(error)) = (url.lun, target.luns.first().and_then(|lun| lun.error.as_ref())) {
+            refused.get_or_insert(anyhow!("{url}: {error}").into());
         }
     }
     Ok((Report { portal, targets }, refused))

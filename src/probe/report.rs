@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::Size;
 use crate::say::say;
@@ -54,7 +54,7 @@ pub(super) struct LunReport {
 }
 
 /// How far away, in microseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RoundTrip {
     /// Pings measured.
     pub(crate) count: usize,

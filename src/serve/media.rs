@@ -17,8 +17,8 @@ use crate::culprit;
 const VENDOR: &str = "farlun";
 /// Product identification.
 const PRODUCT: &str = "disk";
-/// Product revision: all that fits of the version.
-const REVISION: &str = env!("CARGO_PKG_VERSION");
+/// Product revision: as much of the version as fits four bytes.
+const REVISION: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
 
 /// The media of a plan in its order: open and locked, or still to be created.
 #[derive(Debug, Default)]
