@@ -221,56 +221,24 @@ fn the_agent_is_used() {
             .unwrap();
         assert!(added.status.success(), "{added:?}");
     }
-    let home = world.file("home");
-    fs::create_dir(&home).unwrap();
-    // A process of its own, since the environment belongs to all threads.
     let run = |identity: Option<&str>| {
-        let mut child = Command::new("ip");
-        child
-            .args(["netns", "exec", &world.client.0])
-            .arg(std::env::current_exe().unwrap());
-        child.args(["--exact", "connects_as_the_environment_says", "--nocapture"]);
-        child
-            .env("SSH_AUTH_SOCK", &socket)
-            .env("HOME", &home)
-            .env("FARLUN_TEST_KNOWN", world.file("known_hosts"));
-        if let Some(identity) = identity {
-            child.env("FARLUN_TEST_IDENTITY", world.file(identity));
-        }
-        let output = child.output().unwrap();
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        log_in(&world, |options| {
+            options.ssh.agent = Some(world.file("agent.sock"));
+            options.ssh.identities = identity.map(|name| world.file(name)).into_iter().collect();
+        })
     };
-    let said = run(None);
-    assert!(said.contains("logged in"), "{said}");
+    run(None).unwrap();
     // With the public half alone the agent signs.
     fs::remove_file(world.file("locked")).unwrap();
-    let said = run(Some("locked"));
-    assert!(said.contains("logged in"), "{said}");
-    let said = run(Some("stranger"));
-    assert!(said.contains("(by the agent)") && said.contains("refused"), "{said}");
-}
-
-/// The child of [`the_agent_is_used`]; without its variables there is nothing to do.
-#[test]
-fn connects_as_the_environment_says() {
-    let Some(known) = std::env::var_os("FARLUN_TEST_KNOWN") else {
-        return;
-    };
-    let mut options = ConnectOptions::new(format!("root@{SERVER}:{SSH_PORT}").parse().unwrap());
-    options.ssh.known_hosts = Some(vec![known.into()]);
-    options.ssh.accept_new = true;
-    options.ssh.identities = std::env::var_os("FARLUN_TEST_IDENTITY")
-        .map(Into::into)
-        .into_iter()
-        .collect();
-    options.ways = Ways::Forward;
-    options.forward.listen.set_port(0);
-    options.forward.remote_port = SSH_PORT;
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    match runtime.block_on(connect(&options, Arc::new(tunnel::ssh::NoPrompt))) {
-        Ok(_) => println!("logged in"),
-        Err(error) => println!("{error}"),
-    }
+    run(Some("locked")).unwrap();
+    let error = run(Some("stranger")).unwrap_err();
+    assert!(error.contains("(by the agent)") && error.contains("refused"), "{error}");
+    fs::remove_file(world.file("agent.sock")).unwrap();
+    let error = run(Some("locked")).unwrap_err();
+    assert!(
+        error.contains("no agent at") && error.contains("locked: No such file"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub(super) async fn log_in(
         rsa_hash: None,
         tried: Vec::new(),
     };
-    let (mut agent, agent_keys) = attempt.agent(invoker).await;
+    let (mut agent, agent_keys) = attempt.agent(invoker, options.agent.as_deref()).await;
     let named = !options.identities.is_empty();
     let mut offered = Vec::new();
 
@@ -116,8 +116,12 @@ pub(super) async fn log_in(
 
 impl LogIn<'_> {
     /// The agent and its keys; why there is none goes to the list of what was tried.
-    async fn agent(&mut self, invoker: &Invoker) -> (Option<Agent>, Vec<(PublicKey, String)>) {
-        let Some(socket) = std::env::var_os("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty()) else {
+    async fn agent(&mut self, invoker: &Invoker, socket: Option<&Path>) -> (Option<Agent>, Vec<(PublicKey, String)>) {
+        let from_environment = || std::env::var_os("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty());
+        let Some(socket) = socket
+            .map(|socket| socket.as_os_str().to_owned())
+            .or_else(from_environment)
+        else {
             self.tried.push(if invoker.through_sudo {
                 "no agent: sudo removes SSH_AUTH_SOCK (sudo --preserve-env=SSH_AUTH_SOCK keeps it)".to_owned()
             } else {

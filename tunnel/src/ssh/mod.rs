@@ -87,6 +87,8 @@ impl FromStr for Destination {
 pub struct SshOptions {
     /// Key files to use instead of the agent's keys and the usual files (`-i`).
     pub identities: Vec<PathBuf>,
+    /// The agent's socket instead of the one in `SSH_AUTH_SOCK`.
+    pub agent: Option<PathBuf>,
     /// Add keys of hosts never seen before without asking; changed keys are refused all the same.
     pub accept_new: bool,
     /// Files of known hosts instead of the usual ones; new keys go to the first.
@@ -100,6 +102,7 @@ impl Default for SshOptions {
     fn default() -> Self {
         Self {
             identities: Vec::new(),
+            agent: None,
             accept_new: false,
             known_hosts: None,
             connect_timeout_ms: 15_000,
