@@ -169,9 +169,9 @@ async fn tell(args: &DemoArgs) -> Result<String, Failure> {
         farlun: std::env::current_exe().context("this program's own file")?,
         mib: args.mib,
     };
-    let what = stage.play(extent, args.kernel, &mut story).await?;
+    let what = stage.play(extent, args.kernel, &mut story, &mut left_out).await?;
     for text in &left_out {
-        say!("left out: {text}");
+        say!("    left out: {text}");
     }
     Ok(what)
 }
@@ -201,7 +201,13 @@ struct Stage {
 }
 
 impl Stage {
-    async fn play(&mut self, extent: Extent, kernel: bool, story: &mut Story) -> Result<String, Failure> {
+    async fn play(
+        &mut self,
+        extent: Extent,
+        kernel: bool,
+        story: &mut Story,
+        left_out: &mut Vec<String>,
+    ) -> Result<String, Failure> {
         if extent == Extent::Tunnel {
             let home = if kernel { "this machine" } else { "\"home\"" };
             story.tell(&format!(
@@ -215,18 +221,20 @@ impl Stage {
             "cloud: farlun serve exports {} MiB as {TARGET}",
             self.disk_mib()
         ));
-        let portal = if extent == Extent::Plain {
-            direct
-        } else {
-            let sshd = sshd::start(&self.lab, self.directory.path()).await?;
-            story.tell(&format!(
-                "cloud: a stock sshd at {}, with keys of its own",
-                sshd.address
-            ));
-            let portal = self.connect(&sshd, extent, direct).await?;
-            self.sshd = Some(sshd);
-            story.tell(&format!("home: farlun connect, {}", self.way(extent, portal)));
-            portal
+        let (extent, portal) = match self.reach(extent, direct, story).await {
+            Ok(portal) => (extent, portal),
+            // An sshd that does not run as root may not let its own user in, as when the account is locked.
+            Err(error) if extent == Extent::Forward => {
+                let reason = format!("{error:#}");
+                let reason: Vec<&str> = reason.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+                left_out.push(format!(
+                    "SSH: an sshd of this user's own does not work here ({})",
+                    reason.join(" ")
+                ));
+                (self.connect, self.sshd) = (None, None);
+                (Extent::Plain, direct)
+            }
+            Err(error) => return Err(error.into()),
         };
 
         let seed = u64::from(std::process::id()) << 32 | u64::from(story.since.elapsed().subsec_nanos());
@@ -260,7 +268,11 @@ impl Stage {
             self.kernel(portal, seed.wrapping_add(2), story).await?;
         }
         self.end(extent).await?;
-        story.tell("logged out, tunnel down, LUN flushed; no device, address or route is left");
+        story.tell(match extent {
+            Extent::Tunnel => "logged out, tunnel down, LUN flushed; no device and no socket is left",
+            Extent::Forward => "logged out, forwarding ended, LUN flushed",
+            Extent::Plain => "logged out, LUN flushed",
+        });
         let rate = |seconds| rate(self.mib, seconds);
         Ok(format!(
             "{} MiB {through}: {:.0} MiB/s written, {:.0} MiB/s read, every byte right",
@@ -268,6 +280,22 @@ impl Stage {
             rate(inside.write_s),
             rate(inside.read_s)
         ))
+    }
+
+    /// The way from home to the target, and where the portal is there.
+    async fn reach(&mut self, extent: Extent, direct: SocketAddr, story: &mut Story) -> Result<SocketAddr> {
+        if extent == Extent::Plain {
+            return Ok(direct);
+        }
+        let sshd = sshd::start(&self.lab, self.directory.path()).await?;
+        story.tell(&format!(
+            "cloud: a stock sshd at {}, with keys of its own",
+            sshd.address
+        ));
+        let portal = self.connect(&sshd, extent, direct).await?;
+        self.sshd = Some(sshd);
+        story.tell(&format!("home: farlun connect, {}", self.way(extent, portal)));
+        Ok(portal)
     }
 
     fn disk_mib(&self) -> u64 {

@@ -128,7 +128,7 @@ fn target(table: TargetTable, directory: &Path, seen: &mut Seen, problems: &mut 
 }
 
 /// RFC 7143 §4.2.7: `iqn.`, `eui.` or `naa.` and what belongs behind it.
-fn check_name(name: &str) -> Result<(), &'static str> {
+pub(super) fn check_name(name: &str) -> Result<(), &'static str> {
     const FORM: &str = "write iqn.YEAR-MONTH.REVERSED.DOMAIN:ANYTHING, such as iqn.2026-11.com.example:disk1";
     if name.len() > NAME_MAX_BYTES {
         return Err("a name has at most 223 bytes");

@@ -19,6 +19,7 @@ const START_MS: u64 = 10_000;
 /// locks root on some systems, and sshd without PAM heeds that. Both hold in this process's mount namespace only.
 const IN_NAMESPACE: &str = r#"
 set -e
+PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin
 mount -t tmpfs tmpfs /run
 mkdir -p /run/sshd
 if [ -e /etc/shadow ]; then mount --bind "$1" /etc/shadow; fi
