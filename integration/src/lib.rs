@@ -10,6 +10,7 @@ pub mod conformance;
 pub mod guest;
 pub mod klog;
 pub mod netns;
+pub mod packet;
 pub mod paths;
 pub mod process;
 pub mod sshd;

@@ -18,6 +18,7 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 pub struct Sshd {
     process: Process,
     dir: PathBuf,
+    listen: SocketAddr,
 }
 
 impl Sshd {
@@ -48,7 +49,12 @@ impl Sshd {
         command.args(["-D", "-e", "-f"]).arg(&config);
         let mut process = Process::spawn("sshd", &mut command, &dir.join("sshd.log"))?;
         process.wait_for_line("Server listening", START_LIMIT)?;
-        Ok(Self { process, dir })
+        Ok(Self { process, dir, listen })
+    }
+
+    /// Where it listens.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
     }
 
     /// The private key that every account lets in.

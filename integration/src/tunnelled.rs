@@ -30,59 +30,51 @@ pub struct Cloud {
     pub sshd: Sshd,
     /// The host.
     pub ns: Namespace,
-    ssh: SocketAddr,
 }
 
 impl Cloud {
-    /// Start `sshd` and the target in `ns`.
+    /// Start `sshd` at `ssh` and the target in `ns`.
     ///
     /// # Errors
     /// One of them does not start.
     pub fn start(ns: Namespace, ssh: SocketAddr) -> Result<Self> {
         let sshd = Sshd::start(&ns, ssh, &[])?;
         let target = Spec::tunnelled().start(&ns)?;
-        Ok(Self { target, sshd, ns, ssh })
+        Ok(Self { target, sshd, ns })
     }
+}
 
-    /// The command and arguments of `farlun connect` to here as `user`, through the socket or not at all.
-    ///
-    /// # Errors
-    /// farlun is missing.
-    pub fn connect_words(&self, user: &str) -> Result<Vec<String>> {
-        let text = |path: PathBuf| path.to_str().map(str::to_owned).context("a path that is not UTF-8");
-        let mut words = vec![
-            text(paths::farlun()?)?,
-            "connect".to_owned(),
-            format!("{user}@{}", self.ssh.ip()),
-        ];
-        words.extend([
-            "-p".to_owned(),
-            self.ssh.port().to_string(),
-            "--via".to_owned(),
-            "socket".to_owned(),
-        ]);
-        words.extend(["-i".to_owned(), text(self.sshd.identity())?]);
-        words.extend(["--known-hosts".to_owned(), text(self.sshd.known_hosts())?]);
-        Ok(words)
-    }
+/// The command and arguments of `farlun connect` to `sshd` as `user`, through the socket or not at all.
+///
+/// # Errors
+/// farlun is missing.
+pub fn connect_words(sshd: &Sshd, user: &str) -> Result<Vec<String>> {
+    let text = |path: PathBuf| path.to_str().map(str::to_owned).context("a path that is not UTF-8");
+    let (address, port) = (sshd.listen().ip(), sshd.listen().port());
+    Ok(vec![
+        text(paths::farlun()?)?,
+        "connect".to_owned(),
+        format!("{user}@{address}"),
+        format!("--port={port}"),
+        "--via=socket".to_owned(),
+        format!("--identity={}", text(sshd.identity())?),
+        format!("--known-hosts={}", text(sshd.known_hosts())?),
+    ])
+}
 
-    /// `farlun connect` to here as `user`, ready to be started in `home`.
-    ///
-    /// # Errors
-    /// farlun or a tool is missing.
-    pub fn connect(&self, home: &Namespace, user: &str) -> Result<Command> {
-        let words = self.connect_words(user)?;
-        let mut command = home.command(&words[0])?;
-        // Nothing of whoever runs the tests: no keys, no agent, no known hosts.
-        command
-            .args(&words[1..])
-            .env("HOME", home.dir())
-            .env_remove("SSH_AUTH_SOCK");
-        for name in ["SUDO_USER", "SUDO_UID", "SUDO_GID"] {
-            command.env_remove(name);
-        }
-        Ok(command)
+/// `farlun connect` to `sshd` as `user`, ready to be started in `home`.
+///
+/// # Errors
+/// farlun or a tool is missing.
+pub fn connect(home: &Namespace, sshd: &Sshd, user: &str) -> Result<Command> {
+    let words = connect_words(sshd, user)?;
+    let mut command = home.command(&words[0])?;
+    // Nothing of whoever runs the tests: no keys, no agent, no known hosts.
+    command.args(&words[1..]).env("HOME", home.dir());
+    for name in ["SSH_AUTH_SOCK", "SUDO_USER", "SUDO_UID", "SUDO_GID"] {
+        command.env_remove(name);
     }
+    Ok(command)
 }
 
 /// A tunnel that is up.
@@ -94,19 +86,19 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// Connect from `home` to `cloud` as `user`, and wait until the tunnel is up.
+    /// Connect from `home` to `sshd` as `user`, and wait until the tunnel is up.
     ///
     /// # Errors
     /// It does not come up.
-    pub fn up(home: &Namespace, cloud: &Cloud, user: &str) -> Result<Self> {
+    pub fn up(home: &Namespace, sshd: &Sshd, user: &str) -> Result<Self> {
         let log = home.dir().join("connect.log");
-        let mut connect = Process::spawn("farlun connect", &mut cloud.connect(home, user)?, &log)?;
-        let line = connect.wait_for_line(UP, UP_LIMIT)?;
+        let mut process = Process::spawn("farlun connect", &mut connect(home, sshd, user)?, &log)?;
+        let line = process.wait_for_line(UP, UP_LIMIT)?;
         let (_, portal) = line
             .rsplit_once("-p ")
             .with_context(|| format!("no portal is named: {line}"))?;
         Ok(Self {
-            connect,
+            connect: process,
             portal: portal.trim().to_owned(),
         })
     }

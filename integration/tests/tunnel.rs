@@ -8,13 +8,13 @@ use integration::paths;
 use integration::process::{self, Process};
 use integration::story;
 use integration::traces::Traces;
-use integration::tunnelled::{Cloud, Tunnel};
+use integration::tunnelled::{self, Cloud, Tunnel};
 use rustix::process::Signal;
 
 #[test]
 fn a_kernel_initiator_logs_in_through_farlun_connect() -> Result<()> {
     let cloud = Cloud::start(story::host()?, story::ssh_address())?;
-    let connect = cloud.connect_words(MEMBER)?.join(" ");
+    let connect = tunnelled::connect_words(&cloud.sshd, MEMBER)?.join(" ");
     let outcome = story::run(&cloud.ns, "connect.sh", 64, &[("CONNECT", &connect)])?;
     story::check_kernel_log(&outcome)?;
     cloud.target.stop()
@@ -37,7 +37,7 @@ fn tunnels_come_and_go_without_a_trace() -> Result<()> {
 
     // The first tunnel may make what lasts, such as a runtime's own descriptors; those after it may not.
     let before_any = Traces::of(&home, &[])?;
-    let first = Tunnel::up(&home, &cloud, MEMBER)?;
+    let first = Tunnel::up(&home, &cloud.sshd, MEMBER)?;
     let during = (Traces::of(&home, &[])?, Traces::of(&cloud.ns, &daemons)?);
     use_and_end(&home, &cloud, first, Signal::INT)?;
     before_any.wait_for_return(&home, &[], SETTLE_LIMIT)?;
@@ -52,14 +52,14 @@ fn tunnels_come_and_go_without_a_trace() -> Result<()> {
     )?;
 
     for (number, signal) in (0..rounds).zip([Signal::INT, Signal::TERM, Signal::KILL].into_iter().cycle()) {
-        use_and_end(&home, &cloud, Tunnel::up(&home, &cloud, MEMBER)?, signal)?;
+        use_and_end(&home, &cloud, Tunnel::up(&home, &cloud.sshd, MEMBER)?, signal)?;
         before.0.wait_for_return(&home, &[], SETTLE_LIMIT)?;
         before.1.wait_for_return(&cloud.ns, &daemons, SETTLE_LIMIT)?;
         println!("round {number}: as before");
     }
 
     // An initiator that is still connected when the tunnel goes: its socket stays at home, but not in the cloud.
-    let tunnel = Tunnel::up(&home, &cloud, MEMBER)?;
+    let tunnel = Tunnel::up(&home, &cloud.sshd, MEMBER)?;
     let (address, port) = tunnel.portal.split_once(':').context("a portal without a port")?;
     let mut bash = home.command("/bin/bash")?;
     bash.args([
