@@ -28,6 +28,9 @@ pub(crate) struct ConnectArgs {
     /// Private key to log in with, instead of the agent's and the usual files; may be given several times
     #[arg(short, long, value_name = "KEY")]
     identity: Vec<PathBuf>,
+    /// Socket of the SSH agent, instead of $SSH_AUTH_SOCK, which sudo removes
+    #[arg(long, value_name = "SOCKET")]
+    agent: Option<PathBuf>,
     /// Take the key of a host never seen before without asking; a changed key is refused all the same
     #[arg(long)]
     accept_new: bool,
@@ -65,6 +68,7 @@ impl ConnectArgs {
         let mut options = ConnectOptions::new(self.destination);
         options.destination.port = self.port.unwrap_or(options.destination.port);
         options.ssh.identities = self.identity;
+        options.ssh.agent = self.agent;
         options.ssh.accept_new = self.accept_new;
         options.ssh.known_hosts = Some(self.known_hosts).filter(|files| !files.is_empty());
         options.ways = match self.via {
