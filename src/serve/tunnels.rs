@@ -85,7 +85,7 @@ fn start_portal(target: &Server, link: &Link, port: u16) -> Result<Portal, Strin
     let target = target.clone();
     tokio::spawn(async move {
         target
-            .serve(listener, async {
+            .serve_while_there(listener, async {
                 // An error is what comes when the portal is dropped.
                 let _ = dropped.await;
             })

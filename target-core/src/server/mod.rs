@@ -26,6 +26,9 @@ const CONNECTIONS_MAX: usize = 4096;
 /// How long a portal rests after `accept` failed, for want of file descriptors perhaps, in milliseconds.
 const ACCEPT_RETRY_MS: u64 = 100;
 
+/// A connection's task.
+type BoxFuture = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Serves a node.
 #[derive(Debug, Clone)]
 pub struct Server {
@@ -65,6 +68,29 @@ impl Server {
     /// Accepts connections on a portal until `until` is over or the server stops; connections already
     /// accepted go on. Returns when no new one can come.
     pub async fn serve(&self, listener: TcpListener, until: impl Future<Output = ()>) {
+        let spawn = |connection| {
+            tokio::spawn(connection);
+        };
+        self.accept_until(listener, until, spawn).await;
+    }
+
+    /// The same for a portal on a device that goes away: its connections end with it, for nobody can reach
+    /// them any more.
+    pub async fn serve_while_there(&self, listener: TcpListener, until: impl Future<Output = ()>) {
+        let mut connections = JoinSet::new();
+        let spawn = |connection| {
+            while connections.try_join_next().is_some() {}
+            connections.spawn(connection);
+        };
+        self.accept_until(listener, until, spawn).await;
+    }
+
+    async fn accept_until(
+        &self,
+        listener: TcpListener,
+        until: impl Future<Output = ()>,
+        mut spawn: impl FnMut(BoxFuture),
+    ) {
         let mut stopping = self.shared.stopping.subscribe();
         tokio::pin!(until);
         loop {
@@ -74,7 +100,7 @@ impl Server {
                 _ = stopping.wait_for(|stop| *stop) => return,
             };
             match accepted {
-                Ok((stream, peer)) => self.accept(stream, peer),
+                Ok((stream, peer)) => spawn(Box::pin(self.clone().serve_tcp(stream, peer))),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(ACCEPT_RETRY_MS)).await;
@@ -83,14 +109,12 @@ impl Server {
         }
     }
 
-    fn accept(&self, stream: TcpStream, peer: SocketAddr) {
-        let local = match stream.set_nodelay(true).and_then(|()| stream.local_addr()) {
-            Ok(local) => local,
+    async fn serve_tcp(self, stream: TcpStream, peer: SocketAddr) {
+        match stream.set_nodelay(true).and_then(|()| stream.local_addr()) {
+            Ok(local) => self.serve_stream(stream, local.to_string(), peer.to_string()).await,
             // The peer is gone already.
-            Err(error) => return tracing::debug!(%peer, %error, "connection lost before it began"),
-        };
-        let server = self.clone();
-        tokio::spawn(async move { server.serve_stream(stream, local.to_string(), peer.to_string()).await });
+            Err(error) => tracing::debug!(%peer, %error, "connection lost before it began"),
+        }
     }
 
     /// Serves one connection that came by any way, to its end. `local_address` (`host:port`) is what the
