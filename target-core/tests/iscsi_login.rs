@@ -126,7 +126,12 @@ fn refusals_say_why() {
     };
     let with = |extra: &[(&'static str, &'static str)]| [names(), extra.to_vec()].concat();
     let discovery = vec![("InitiatorName", INITIATOR), ("SessionType", "Discovery")];
-    type Row = (&'static str, LoginRequest, Vec<(&'static str, &'static str)>, LoginStatus);
+    type Row = (
+        &'static str,
+        LoginRequest,
+        Vec<(&'static str, &'static str)>,
+        LoginStatus,
+    );
     let table: Vec<Row> = vec![
         (
             "no initiator name",
