@@ -157,6 +157,18 @@ impl Results {
         lines
     }
 
+    /// What passes in `expected` and fails here, a line per test: all that can be said when the suite is another version.
+    pub fn regressions(&self, expected: &Self) -> Vec<String> {
+        let passes = |name: &String| expected.0.get(name).is_some_and(|entry| entry.verdict == Verdict::Pass);
+        let failed = self
+            .0
+            .iter()
+            .filter(|(name, entry)| entry.verdict == Verdict::Fail && passes(name));
+        failed
+            .map(|(name, entry)| format!("{name}: fail ({}), not pass", entry.cause))
+            .collect()
+    }
+
     /// These results as a list, with the causes of `old` where its verdict still holds.
     pub fn to_list(&self, old: &Self) -> String {
         let mut list = String::new();
@@ -221,6 +233,19 @@ impl<'a> OpenTest<'a> {
             self.failure = self.failure.or(Some(assertion.trim()));
         }
     }
+}
+
+/// The version of the suite that the list was written with.
+pub const LISTED_VERSION: &str = "1.19";
+
+/// Whether the suite installed is the one that the list was written with.
+///
+/// # Errors
+/// It is not installed.
+pub fn is_listed_version() -> Result<bool> {
+    let mut query = process::mortal(paths::tool("dpkg-query")?)?;
+    query.args(["--show", "--showformat=${Version}", "libiscsi-bin"]);
+    Ok(process::run("dpkg-query", &mut query, Duration::from_secs(10))?.starts_with(LISTED_VERSION))
 }
 
 /// The committed list.
@@ -336,6 +361,18 @@ iSCSIdatasn.iSCSIDataSnInvalid fail test_iscsi_datasn_invalid.c:98  - CU_ASSERT_
                 "ProutReserve.LUNReset: pass (), not listed",
                 "P.LUNReset: listed, but was not run"
             ]
+        );
+    }
+
+    #[test]
+    fn of_another_version_only_what_fails_and_did_pass_is_named() {
+        let results = Results::from_output(OUTPUT).unwrap();
+        let list = "CompareAndWrite.Simple pass\nGetLBAStatus.BeyondEol pass\nGetLBAStatus.Simple skip\n";
+        let regressions = results.regressions(&Results::from_list(list).unwrap());
+        assert_eq!(regressions.len(), 1);
+        assert!(
+            regressions[0].starts_with("GetLBAStatus.BeyondEol: fail"),
+            "{regressions:?}"
         );
     }
 
