@@ -14,8 +14,12 @@ use tunnel::ssh::{Destination, SshError, Terminal};
 
 use crate::culprit;
 use crate::exit::{Exit, Failure, OrExit};
+use crate::probe;
 use crate::say::say;
 use crate::signals;
+
+/// How long the target may take to say its name, for each answer, in milliseconds.
+const DISCOVERY_MS: u64 = 5_000;
 
 /// What can be said on the command line.
 #[derive(Debug, Args)]
@@ -97,29 +101,44 @@ pub(crate) async fn run(args: ConnectArgs) -> Result<(), Failure> {
             return Err(Failure::new(Exit::Failure, anyhow!("{signal} before the connection was up")));
         }
     };
+    let up = connected.up().clone();
     announce(&connected, &options);
     let shutdown = async {
         let signal = stop.signal().await;
         tracing::info!("{signal}: taking the connection down");
     };
-    match connected.run(shutdown).await {
-        Ok(_) => {
-            say!("down");
-            Ok(())
-        }
-        Err(error @ (RunError::Lost(_) | RunError::Closed | RunError::Link(_))) => {
-            Err(error).or_exit(Exit::CannotConnect)
-        }
+    let mut carrying = std::pin::pin!(connected.run(shutdown));
+    for portal in up.portals() {
+        // The connection has to be carried while the target is asked through it.
+        let ended = tokio::select! {
+            () = commands(portal, &up) => continue,
+            ended = &mut carrying => ended,
+        };
+        return finish(ended.map(drop));
     }
+    say!("Ctrl-C takes the connection down: log out first.");
+    say!("ready");
+    finish(carrying.await.map(drop))
+}
+
+fn finish(ended: Result<(), RunError>) -> Result<(), Failure> {
+    ended.or_exit(Exit::CannotConnect)?;
+    say!("down");
+    Ok(())
 }
 
 /// The code for each kind of failure, and who is in the way of the listener.
 fn refused(error: ConnectError) -> Failure {
     let exit = match &error {
+        ConnectError::Ssh(SshError::HostKeyUnknown { .. }) => {
+            let text = format!(
+                "{error}\n(--accept-new does that; compare the fingerprint with what the server's owner says.)"
+            );
+            return Failure::new(Exit::Refused, anyhow!(text));
+        }
         ConnectError::Ssh(error) => match error {
             SshError::HostKeyChanged { .. }
             | SshError::HostKeyRevoked { .. }
-            | SshError::HostKeyUnknown { .. }
             | SshError::HostKeyDeclined { .. }
             | SshError::HostCertificate { .. }
             | SshError::Authentication { .. } => Exit::Refused,
@@ -184,29 +203,30 @@ fn announce(connected: &Connected, options: &ConnectOptions) {
         }
     }
     say!();
-    for portal in connected.up().portals() {
-        commands(portal, connected.up());
-    }
-    say!("Ctrl-C takes the connection down: log out first.");
-    say!("ready");
 }
 
 /// The commands of an initiator for one portal. Scripts find the portal in the line that starts with `discovery:` or
 /// `record:`.
-fn commands(portal: SocketAddr, up: &Up) {
-    match told_elsewhere(portal, up) {
-        None => {
-            say!("discovery: sudo iscsiadm -m discovery -t sendtargets -p {portal}");
-            say!("login:     sudo iscsiadm -m node -p {portal} --login");
+async fn commands(portal: SocketAddr, up: &Up) {
+    let Some(told) = told_elsewhere(portal, up) else {
+        say!("discovery: sudo iscsiadm -m discovery -t sendtargets -p {portal}");
+        say!("login:     sudo iscsiadm -m node -p {portal} --login");
+        say!("logout:    sudo iscsiadm -m node -p {portal} --logout");
+        return;
+    };
+    say!("no discovery: it would tell the address {told}, which is right on the server and wrong here; instead:");
+    let names = match probe::target_names(portal, DISCOVERY_MS).await {
+        Ok(names) => names,
+        Err(error) => {
+            say!("(the target does not say its name: {error}; put it for NAME)");
+            vec!["NAME".to_owned()]
         }
-        Some(told) => {
-            say!("discovery would tell the address {told}, which is right on the server and wrong here; instead:");
-            say!("name:      farlun probe iscsi://{portal}        # shows it, to be put for NAME");
-            say!("record:    sudo iscsiadm -m node -o new -T NAME -p {portal}");
-            say!("login:     sudo iscsiadm -m node -T NAME -p {portal} --login");
-        }
+    };
+    for name in names {
+        say!("record:    sudo iscsiadm -m node -o new -T {name} -p {portal}");
+        say!("login:     sudo iscsiadm -m node -T {name} -p {portal} --login");
+        say!("logout:    sudo iscsiadm -m node -T {name} -p {portal} --logout");
     }
-    say!("logout:    sudo iscsiadm -m node -p {portal} --logout");
 }
 
 /// The address discovery would tell instead of this one: a target tells where a connection arrived, and a forwarded

@@ -82,6 +82,20 @@ pub(crate) async fn log_in(
     Session::login(stream, &options).await
 }
 
+/// The names of the targets at a portal.
+pub(crate) async fn target_names(portal: std::net::SocketAddr, timeout_ms: u64) -> Result<Vec<String>, Error> {
+    let url = Url {
+        host: portal.ip().to_string(),
+        port: portal.port(),
+        target: None,
+        lun: None,
+    };
+    let mut session = log_in(&url, INITIATOR, None, timeout_ms).await?;
+    let found = session.send_targets(&SendTargets::All).await?;
+    session.logout().await?;
+    Ok(found.into_iter().map(|target| target.name).collect())
+}
+
 /// Everything that can be seen, and the first login that was refused.
 async fn look(args: &ProbeArgs) -> Result<(Report, Option<Failure>), Failure> {
     let url = &args.url;
