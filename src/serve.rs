@@ -14,6 +14,7 @@ use clap::Args;
 use target_core::iscsi::Node;
 use target_core::server::Server;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::{self, ISCSI_PORT, Plan, Problems};
@@ -117,30 +118,25 @@ async fn serve(
     tunnels: Option<Tunnels>,
     mut stop: signals::Stop,
 ) -> anyhow::Result<()> {
-    let (stopping, stopped) = tokio::sync::watch::channel(false);
-    let until = || {
-        let mut stopped = stopped.clone();
-        async move {
-            // The sender lives until the end of this function.
-            let _ = stopped.wait_for(|stop| *stop).await;
-        }
-    };
+    let (portals_stop, portals_stopping) = watch::channel(false);
+    let (tunnels_stop, tunnels_stopping) = watch::channel(false);
     let mut tasks = JoinSet::new();
     for listener in listeners {
-        let (server, until) = (server.clone(), until());
+        let (server, until) = (server.clone(), until(&portals_stopping));
         tasks.spawn(async move { server.serve(listener, until).await });
     }
-    let tunnels = tunnels.map(|tunnels| tokio::spawn(tunnels.run(server.clone(), until())));
+    let tunnels = tunnels.map(|tunnels| tokio::spawn(tunnels.run(server.clone(), until(&tunnels_stopping))));
 
     let signal = stop.signal().await;
     tracing::info!("{signal}: closing sessions and flushing every LUN");
-    stopping.send_replace(true);
+    portals_stop.send_replace(true);
     while tasks.join_next().await.is_some() {}
     // Sessions end before the tunnels they came through, so that initiators hear of it.
     let flushed = tokio::select! {
         flushed = server.stop() => flushed,
         signal = stop.signal() => return Err(anyhow!("{signal} again: stopped without flushing, writes may be lost")),
     };
+    tunnels_stop.send_replace(true);
     if let Some(tunnels) = tunnels {
         tunnels.await.context("tunnels")?;
     }
@@ -150,4 +146,12 @@ async fn serve(
     }
     let failed: Vec<String> = flushed.iter().map(ToString::to_string).collect();
     Err(anyhow!("writes may be lost: {}", failed.join("; ")))
+}
+
+/// Resolves when it is time to stop, or when whoever would say so is gone.
+fn until(stopping: &watch::Receiver<bool>) -> impl Future<Output = ()> + Send + 'static {
+    let mut stopping = stopping.clone();
+    async move {
+        let _gone = stopping.wait_for(|stop| *stop).await;
+    }
 }
