@@ -10,10 +10,11 @@ use anyhow::{Context, Result, bail};
 use crate::netns::Namespace;
 use crate::process;
 
-/// Sockets in TIME-WAIT belong to nobody and go by themselves. Listening, connected, TCP, UDP, raw, packet and Unix.
-const SOCKETS: &str = "ss -HantuwO exclude time-wait | awk '{print \"socket\", $1, $2, $5, $6}'
-ss -HalxO | awk '{print \"socket\", $1, $2, $5}'
-ss -Ha0O | awk '{print \"socket\", $1, $2, $5}'";
+/// Sockets that somebody has: listening, connected, TCP, UDP, raw, packet and Unix. Those that are closed and wait for the
+/// other end's last word belong to nobody, and go by themselves when it does not come.
+const SOCKETS: &str = r#"ss -HantuwO | awk '$2 !~ /^(FIN-WAIT-[12]|LAST-ACK|CLOSING|TIME-WAIT)$/ {print "socket", $1, $2, $5, $6}'
+ss -HalxO | awk '{print "socket", $1, $2, $5}'
+ss -Ha0O | awk '{print "socket", $1, $2, $5}'"#;
 
 /// Addresses and routes without what counts down or counts up.
 const NETWORK: &str = "ip -o link | sed 's/^[0-9]*/link/'
