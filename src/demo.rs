@@ -503,3 +503,22 @@ fn same(written: &str, read: &str, what: &str) -> Result<(), Failure> {
     let text = format!("{what} is not what was written (checksum {read}, not {written})");
     Err(Failure::new(Exit::DataMismatch, anyhow!(text)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_has_an_exit_code_of_its_own() {
+        assert!(same("abc", "abc", "what was read back").is_ok());
+        let failure = same("abc", "abd", "what was read back").unwrap_err();
+        let expected = std::process::ExitCode::from(Exit::DataMismatch as u8);
+        assert_eq!(format!("{:?}", failure.code()), format!("{expected:?}"));
+        assert!(
+            failure
+                .to_string()
+                .contains("what was read back is not what was written"),
+            "{failure}"
+        );
+    }
+}
