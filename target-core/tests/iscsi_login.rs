@@ -3,8 +3,10 @@
 mod support;
 
 use iscsi_pdu::{Isid, LoginRequest, LoginStatus, Response, Serial, Stage};
-use support::{INITIATOR, TARGET, Wire, login_request, node, node_with, text};
+use support::{Direction, INITIATOR, TARGET, Wire, login_request, node, node_with, text, write10};
 use target_core::iscsi::{Ended, Limits, LoginError};
+use target_core::lun::Wait;
+use target_core::scsi::Status;
 
 fn names() -> Vec<(&'static str, &'static str)> {
     vec![
@@ -416,11 +418,26 @@ fn a_lun_admits_one_initiator_name_at_a_time() {
     );
 }
 
+/// Asks for a session in the place of another, which is not granted at once.
+fn log_in_again(node: &std::sync::Arc<target_core::iscsi::Node>) -> Wire {
+    let mut new = Wire::new(node);
+    new.send(&login_request(), &text(&names()));
+    new.sleep_ms(100);
+    assert!(new.answers.is_empty(), "not while the old session is there");
+    new
+}
+
+fn assert_logged_in(wire: &mut Wire) {
+    let (response, _) = wire.next();
+    assert!(matches!(response, Response::Login(login) if login.status.is_success() && login.transit));
+    wire.assert_alive();
+}
+
 #[test]
 fn logging_in_again_with_the_same_isid_ends_the_old_session() {
     let node = node_with(Limits::default(), false);
     let mut old = Wire::logged_in(&node, &[]);
-    let mut new = Wire::logged_in(&node, &[]);
+    let mut new = log_in_again(&node);
     old.pump();
     assert!(
         matches!(old.connection.ended(), Some(Ended::Closed(_))),
@@ -428,13 +445,43 @@ fn logging_in_again_with_the_same_isid_ends_the_old_session() {
         old.connection.ended()
     );
     drop(old);
-    new.assert_alive();
-    let target = node.target(TARGET).expect("the target");
-    assert_eq!(
-        target.session_count(),
-        1,
-        "the new session keeps its place when the old one goes"
-    );
+    new.sleep_ms(10);
+    assert_logged_in(&mut new);
+    assert_eq!(node.target(TARGET).expect("the target").session_count(), 1);
+}
+
+#[test]
+fn a_new_session_waits_for_the_writes_of_the_one_before() {
+    let node = node_with(Limits::default(), false);
+    let mut old = Wire::logged_in(&node, &[]);
+    old.hold = true;
+    for lba in [0, 1] {
+        let command = old.command(&write10(lba, 1), Direction::Write, 512);
+        old.send(&command, &[7; 512]);
+    }
+    let mut jobs = std::mem::take(&mut old.held);
+    let running = jobs.remove(0);
+    // The line breaks. One write is in the medium's hands, the other waits for a worker.
+    drop(old);
+    let mut new = log_in_again(&node);
+    let waited = jobs.remove(0).run(Wait::Allowed).expect("may block");
+    assert_eq!(waited.response.status, Status::TaskAborted, "it is not begun any more");
+    drop(waited);
+    new.sleep_ms(100);
+    assert!(new.answers.is_empty(), "the other may still land");
+    drop(running);
+    new.sleep_ms(10);
+    assert_logged_in(&mut new);
+
+    // A medium that hangs for ever keeps the initiator out, rather than its data in danger.
+    new.hold = true;
+    let command = new.command(&write10(0, 1), Direction::Write, 512);
+    new.send(&command, &[8; 512]);
+    let _stuck = std::mem::take(&mut new.held);
+    drop(new);
+    let mut third = log_in_again(&node);
+    third.sleep_ms(Limits::default().login_timeout_ms);
+    assert_eq!(third.connection.ended(), Some(Ended::LoginTimeout));
 }
 
 #[test]

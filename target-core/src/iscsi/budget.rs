@@ -168,6 +168,15 @@ impl Drop for Share {
     }
 }
 
+/// What one command holds.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// For what came unasked.
+    pub(super) window: Option<Reservation>,
+    /// For what was asked for, or is being read.
+    pub(super) transfer: Option<Reservation>,
+}
+
 /// Bytes that are ours until dropped.
 #[derive(Debug)]
 pub struct Reservation {

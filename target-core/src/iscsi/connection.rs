@@ -108,7 +108,7 @@ impl Connection {
 
     /// Whether more bytes are to be read. A connection whose peer does not take its answers is not read.
     pub fn wants_input(&self) -> bool {
-        self.ended.is_none() && self.output.transmit.queued_bytes() < OUTPUT_LIMIT_BYTES
+        !self.is_over() && self.output.transmit.queued_bytes() < OUTPUT_LIMIT_BYTES
     }
 
     /// Takes bytes from the front of `input`, all of them unless the connection ends or has too much to say.
@@ -192,9 +192,7 @@ impl Connection {
         match (&mut self.phase, request) {
             (Phase::Login(login), Ok(Request::Login(request))) => {
                 let progress = login.receive(now, &request, &sink.unwrap_or_default(), &mut self.output)?;
-                if let Progress::Done(session) = progress {
-                    self.enter_full_feature(*session);
-                }
+                self.progress(progress);
             }
             (Phase::Login(_), _) => return Err(Ended::NotALogin),
             (Phase::FullFeature(session), Ok(request)) => {
@@ -213,6 +211,12 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    fn progress(&mut self, progress: Progress) {
+        if let Progress::Done(session) = progress {
+            self.enter_full_feature(*session);
+        }
     }
 
     /// Digests and sizes as negotiated hold from the next PDU on (RFC 7143 §6.2.3).
@@ -298,16 +302,23 @@ impl Connection {
     /// When [`timeout`](Self::timeout) is due.
     pub fn next_timeout(&self) -> Instant {
         match &self.phase {
-            Phase::Login(login) => login.deadline(),
+            Phase::Login(login) => login.next_timeout(),
             Phase::FullFeature(session) => session.next_timeout(),
         }
     }
 
     /// Time has passed.
     pub fn timeout(&mut self, now: Instant) {
+        if self.is_over() {
+            // It had its time to take the last answers.
+            self.output.transmit = Transmit::default();
+        }
         match &mut self.phase {
-            Phase::Login(login) if login.deadline() <= now => self.end(Ended::LoginTimeout),
-            Phase::Login(_) => {}
+            Phase::Login(login) => match login.timeout(now, &mut self.output) {
+                Some(Ok(progress)) => self.progress(progress),
+                Some(Err(error)) => self.end(error.into()),
+                None => self.end(Ended::LoginTimeout),
+            },
             Phase::FullFeature(session) => {
                 if session.timeout(now, &mut self.output) {
                     self.end(Ended::Silent);
@@ -327,11 +338,24 @@ impl Connection {
         }
     }
 
-    /// Nobody will read answers any more, so those not begun are not sent.
+    /// Nothing is read or run any more. The last answers are still to go out, unless nobody is there to take
+    /// them: a shell that waits for that would wait for ever.
     fn end(&mut self, ended: Ended) {
-        if self.ended.is_none() {
-            self.ended = Some(ended);
+        if self.ended.is_some() {
+            return;
         }
+        if matches!(
+            ended,
+            Ended::Silent | Ended::LoginTimeout | Ended::Closed(CloseReason::Reinstated)
+        ) {
+            self.output.transmit = Transmit::default();
+        }
+        self.ended = Some(ended);
+    }
+
+    /// As [`ended`](Self::ended), without the reason.
+    fn is_over(&self) -> bool {
+        self.ended.is_some() || matches!(&self.phase, Phase::FullFeature(session) if session.is_leaving())
     }
 
     /// Who is logged in to what, for logs; `None` before the login is over.

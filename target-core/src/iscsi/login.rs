@@ -27,6 +27,8 @@ const TEXT_SEGMENTS_MAX: usize = 16;
 const KEYS_MAX: usize = 64;
 /// A value in it, in bytes.
 const VALUE_MAX_BYTES: usize = 1024;
+/// How often a login that takes the place of a session looks whether that one is gone, in milliseconds.
+const MAKE_WAY_POLL_MS: u64 = 5;
 /// Longest iSCSI name, in bytes (RFC 7143 §4.2.7.1).
 const NAME_MAX_BYTES: usize = 223;
 /// Our answers are kept below the default MaxRecvDataSegmentLength, in bytes (RFC 7143 §13.12).
@@ -126,7 +128,11 @@ pub(super) struct Login {
     local_address: String,
     deadline: Instant,
     leading: Option<Leading>,
+    /// Whether the names have been checked: once, when the first logical request is complete.
+    names_checked: bool,
     requests: u32,
+    /// A login that is agreed, and waits for an old session to be gone.
+    waiting: Option<Waiting>,
     stat_sn: Serial,
     collector: TextCollector,
     negotiation: Negotiation,
@@ -160,7 +166,9 @@ impl Login {
             mailbox,
             local_address,
             leading: None,
+            names_checked: false,
             requests: 0,
+            waiting: None,
             stat_sn: Serial(1),
             collector: TextCollector::new(limits),
             negotiation: Negotiation::new(),
@@ -172,9 +180,26 @@ impl Login {
         }
     }
 
-    /// When the login must be over.
-    pub(super) fn deadline(&self) -> Instant {
-        self.deadline
+    /// When [`timeout`](Self::timeout) is due.
+    pub(super) fn next_timeout(&self) -> Instant {
+        self.waiting
+            .as_ref()
+            .map_or(self.deadline, |waiting| waiting.look_at.min(self.deadline))
+    }
+
+    /// Time has passed. `None` when the login has taken too long.
+    pub(super) fn timeout(&mut self, now: Instant, out: &mut Output) -> Option<Result<Progress, LoginError>> {
+        if now >= self.deadline {
+            return None;
+        }
+        let Some(waiting) = self.waiting.take_if(|waiting| waiting.look_at <= now) else {
+            return Some(Ok(Progress::More));
+        };
+        let result = self.finish(now, &waiting.request, waiting.answers, out);
+        if let Err(error) = &result {
+            self.respond(&waiting.request, Answer::refusal(error.status()), out);
+        }
+        Some(result)
     }
 
     /// Takes one login request and answers it; a refusal is answered too.
@@ -232,7 +257,9 @@ impl Login {
         data: &[u8],
         out: &mut Output,
     ) -> Result<Progress, LoginError> {
-        let first = self.leading.is_none();
+        if self.waiting.is_some() {
+            return Err(LoginError::Sequence("a request before the answer to the last one"));
+        }
         self.check_sequence(request)?;
         let Some(text) = self.collector.feed(data, request.continue_)? else {
             self.respond(request, Answer::stay(Vec::new()), out);
@@ -244,8 +271,9 @@ impl Login {
         };
         let pairs = parse(&text, &limits, Duplicates::Refused)?;
         self.take_names(&pairs)?;
-        if first {
+        if !self.names_checked {
             self.check_names(request)?;
+            self.names_checked = true;
         }
         let mut answers = TextWriter::new(ANSWER_MAX_BYTES);
         for pair in pairs {
@@ -414,6 +442,15 @@ impl Login {
         answers: Vec<u8>,
         out: &mut Output,
     ) -> Result<Progress, LoginError> {
+        if !self.make_way(request.isid)? {
+            let look_at = now + Duration::from_millis(MAKE_WAY_POLL_MS);
+            self.waiting = Some(Waiting {
+                request: request.clone(),
+                answers,
+                look_at,
+            });
+            return Ok(Progress::More);
+        }
         let tsih = self.node.new_tsih();
         let kind = match self.session_type {
             SessionType::Discovery => Kind::Discovery,
@@ -447,6 +484,15 @@ impl Login {
         self.respond(request, answer, out);
         tracing::info!(session = session.describe(), "logged in");
         Ok(Progress::Done(Box::new(session)))
+    }
+
+    /// Whether no session with the same name and ISID is left.
+    fn make_way(&self, isid: Isid) -> Result<bool, LoginError> {
+        if self.session_type == SessionType::Discovery {
+            return Ok(true);
+        }
+        let initiator = self.initiator.clone().ok_or(LoginError::Missing(Key::InitiatorName))?;
+        Ok(self.target()?.make_way(&SessionKey { initiator, isid }))
     }
 
     fn attach(&self, isid: Isid, tsih: u16) -> Result<Kind, LoginError> {
@@ -488,6 +534,14 @@ impl Login {
         self.stat_sn += 1;
         out.pdu(&response, &answer.text);
     }
+}
+
+/// See [`Login::waiting`].
+#[derive(Debug)]
+struct Waiting {
+    request: LoginRequest,
+    answers: Vec<u8>,
+    look_at: Instant,
 }
 
 /// What a login response says.

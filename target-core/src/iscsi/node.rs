@@ -4,11 +4,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use iscsi_pdu::Isid;
 
 use super::budget::Budget;
+use super::job::Fence;
 use super::mailbox::{CloseReason, Notice, Sender};
 use crate::scsi::Device;
 
@@ -138,6 +139,8 @@ pub struct Target {
     /// The LUNs.
     pub device: Arc<Device>,
     sessions: Mutex<HashMap<SessionKey, Entry>>,
+    /// Sessions that are over but for commands that workers are still at.
+    departed: Mutex<Vec<(SessionKey, Weak<()>)>>,
 }
 
 /// What makes an I_T nexus (RFC 7143 §4.4.3): initiator name and ISID, the target and its portal group
@@ -154,6 +157,8 @@ pub struct SessionKey {
 struct Entry {
     tsih: u16,
     mailbox: Sender,
+    /// Whether the old session was told already that another takes its place.
+    told_to_go: bool,
 }
 
 /// Why a session cannot be added.
@@ -168,10 +173,27 @@ impl Target {
             alias,
             device,
             sessions: Mutex::default(),
+            departed: Mutex::default(),
         })
     }
 
-    /// Registers a session. One with the same key is told to end: session reinstatement (RFC 7143 §6.3.5).
+    /// Session reinstatement (RFC 7143 §6.3.5): a session with the same key is told to end. Returns whether
+    /// the way is free: no such session is left, and no worker is at a command of one.
+    pub(super) fn make_way(&self, key: &SessionKey) -> bool {
+        let mut sessions = self.sessions();
+        if let Some(old) = sessions.get_mut(key) {
+            if !std::mem::replace(&mut old.told_to_go, true) {
+                tracing::info!(target_name = self.name, initiator = key.initiator, "session reinstated");
+                post(&old.mailbox, Notice::Close(CloseReason::Reinstated));
+            }
+            return false;
+        }
+        let mut departed = self.departed.lock().unwrap_or_else(PoisonError::into_inner);
+        departed.retain(|(_, fence)| fence.strong_count() > 0);
+        !departed.iter().any(|(departed, _)| departed == key)
+    }
+
+    /// Registers a session for which [`make_way`](Self::make_way) has found the way free.
     pub(super) fn enter(
         self: &Arc<Self>,
         limits: &Limits,
@@ -180,20 +202,25 @@ impl Target {
         mailbox: Sender,
     ) -> Result<Registration, TooManySessions> {
         let mut sessions = self.sessions();
-        if !sessions.contains_key(&key) {
-            let of_this_initiator = sessions.keys().filter(|other| other.initiator == key.initiator).count();
-            if sessions.len() >= limits.sessions_per_target || of_this_initiator >= limits.sessions_per_initiator {
-                return Err(TooManySessions);
-            }
+        let of_this_initiator = sessions.keys().filter(|other| other.initiator == key.initiator).count();
+        // Two logins with one key at the same moment: the second has to come again.
+        let full = sessions.len() >= limits.sessions_per_target || of_this_initiator >= limits.sessions_per_initiator;
+        if full || sessions.contains_key(&key) {
+            return Err(TooManySessions);
         }
-        if let Some(old) = sessions.insert(key.clone(), Entry { tsih, mailbox }) {
-            tracing::info!(target_name = self.name, initiator = key.initiator, "session reinstated");
-            post(&old.mailbox, Notice::Close(CloseReason::Reinstated));
-        }
+        sessions.insert(
+            key.clone(),
+            Entry {
+                tsih,
+                mailbox,
+                told_to_go: false,
+            },
+        );
         Ok(Registration {
             target: Arc::clone(self),
             key,
             tsih,
+            fence: Fence::default(),
         })
     }
 
@@ -223,9 +250,15 @@ pub(super) struct Registration {
     target: Arc<Target>,
     key: SessionKey,
     tsih: u16,
+    fence: Fence,
 }
 
 impl Registration {
+    /// To go with every command of the session.
+    pub(super) fn fence(&self) -> &Fence {
+        &self.fence
+    }
+
     /// The target logged in to.
     pub(super) fn target(&self) -> &Arc<Target> {
         &self.target
@@ -251,11 +284,14 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let mut sessions = self.target.sessions();
-        // After a reinstatement the entry is the new session's.
-        if sessions.get(&self.key).is_some_and(|entry| entry.tsih == self.tsih) {
-            sessions.remove(&self.key);
-        }
+        // Before the session leaves the list, so that it is always on one of the two.
+        let fence = Arc::downgrade(&self.fence.0);
+        self.target
+            .departed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((self.key.clone(), fence));
+        self.target.sessions().remove(&self.key);
     }
 }
 

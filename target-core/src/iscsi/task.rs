@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use iscsi_pdu::pdu::{ScsiCommand, TaskAttribute};
 use iscsi_pdu::{Lun, Serial};
 
-use super::budget::Reservation;
+use super::budget::Memory;
 use super::job::TaskId;
 use crate::scsi::{Execution, Response};
 
@@ -25,10 +25,8 @@ pub(super) struct Task {
     pub(super) edtl_out: u32,
     pub(super) stage: Stage,
     pub(super) data_out: DataOut,
-    /// Memory for what came unasked, given back with the task.
-    pub(super) window_memory: Option<Reservation>,
-    /// Memory for what was asked for, or is being read.
-    pub(super) transfer_memory: Option<Reservation>,
+    /// Given back with the task, or with the job that it becomes.
+    pub(super) memory: Memory,
     /// Raised when the task is aborted while a worker is at it.
     pub(super) cancel: Arc<AtomicBool>,
 }

@@ -83,6 +83,11 @@ impl Response {
         Self::check(Sense::new(sense::Key::AbortedCommand, code))
     }
 
+    /// TASK ABORTED: it has done nothing.
+    pub(crate) fn task_aborted() -> Self {
+        Self::status(Status::TaskAborted)
+    }
+
     /// INTERNAL TARGET FAILURE: a fault of ours, not of the command.
     pub(crate) fn internal_failure() -> Self {
         Self::check(Sense::INTERNAL)

@@ -15,7 +15,7 @@ use tokio::time::Sleep;
 use tokio_util::io::poll_read_buf;
 
 use super::workers::{Crew, Workers};
-use crate::iscsi::job::{Finished, Job};
+use crate::iscsi::job::Job;
 use crate::iscsi::mailbox::{Mailbox, Notice};
 use crate::iscsi::{Connection, Ended};
 use crate::lun::Wait;
@@ -177,12 +177,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
         while self.connection.transmit().queued_bytes() < SEND_FIRST_BYTES {
             let Some(job) = self.connection.next_job() else { break };
             ran = true;
-            match job.execution.run(&job.data_out, Wait::Never, &job.cancel) {
-                Ok(response) => {
-                    let Job { id, data_out, .. } = job;
-                    self.connection.finished(now, Finished { id, response, data_out });
-                }
-                Err(crate::scsi::WouldBlock) => self.handed_over.push(job),
+            match job.run(Wait::Never) {
+                Ok(finished) => self.connection.finished(now, finished),
+                Err(job) => self.handed_over.push(job),
             }
         }
         self.hand_over();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::iscsi::job::{Finished, Job};
 use crate::iscsi::mailbox::{Mailbox, Notice};
 use crate::lun::Wait;
-use crate::scsi::{LogicalUnit, Response};
+use crate::scsi::LogicalUnit;
 
 /// Threads of one LUN at most.
 const CREW_MAX: usize = 32;
@@ -231,7 +231,8 @@ impl Done {
         if order.job.execution.may_be_long() {
             self.post();
         }
-        self.finished.push(run(order.job));
+        // Never an error: a worker may block.
+        self.finished.extend(order.job.run(Wait::Allowed));
         let first = *self.first.get_or_insert_with(Instant::now);
         if self.finished.len() >= BATCH_MAX || first.elapsed().as_micros() > BATCH_WAIT_US {
             self.post();
@@ -245,19 +246,4 @@ impl Done {
         }
         self.finished.clear();
     }
-}
-
-fn run(job: Job) -> Finished {
-    let Job {
-        id,
-        execution,
-        data_out,
-        cancel,
-    } = job;
-    let response = match execution.run(&data_out, Wait::Allowed, &cancel) {
-        Ok(response) => response,
-        // A medium that would block although it may is broken; the command fails, the thread goes on.
-        Err(crate::scsi::WouldBlock) => Response::internal_failure(),
-    };
-    Finished { id, response, data_out }
 }

@@ -10,7 +10,7 @@ use iscsi_pdu::{
     Cdb, DataOut, Decoder, DecoderLimits, Emit, Framing, Isid, LoginRequest, LoginResponse, Lun, NopOut, RESERVED_TAG,
     Response, ScsiCommand, Serial, Stage, TaskAttribute, Trailer,
 };
-use target_core::iscsi::job::{Finished, Job};
+use target_core::iscsi::job::Job;
 use target_core::iscsi::mailbox::Mailbox;
 use target_core::iscsi::{Connection, Limits, Node, Target};
 use target_core::lun::{MemoryMedium, Wait};
@@ -174,18 +174,8 @@ impl Wire {
 
     /// Runs a command that was held.
     pub fn run(&mut self, job: Job) {
-        let response = job
-            .execution
-            .run(&job.data_out, Wait::Allowed, &job.cancel)
-            .expect("workers may block");
-        self.connection.finished(
-            self.now,
-            Finished {
-                id: job.id,
-                response,
-                data_out: job.data_out,
-            },
-        );
+        let finished = job.run(Wait::Allowed).expect("workers may block");
+        self.connection.finished(self.now, finished);
     }
 
     fn take_output(&mut self) -> usize {

@@ -20,14 +20,14 @@ impl FullFeature {
         let Task {
             itt,
             lun,
-            transfer_memory,
+            memory,
             data_out,
             ..
         } = task;
         let mut data_pdus = 0;
         if data_bytes > 0 {
             let collapse = response.status == Status::Good;
-            let buffer = DataBuffer::new(response.data_in, transfer_memory);
+            let buffer = DataBuffer::new(response.data_in, memory.transfer);
             data_pdus = self.data_in(itt, lun, &buffer, collapse.then_some(residual), out);
             if collapse {
                 return;

@@ -1,10 +1,12 @@
 //! A SCSI command from its arrival to the moment it is run (RFC 7143 §11.3).
 
+use std::sync::Arc;
+
 use iscsi_pdu::pdu::{RejectReason, ScsiCommand};
 use iscsi_pdu::{RESERVED_TAG, Serial};
 
 use super::{FullFeature, Kind, PROTOCOL_SERVICE_CRC_ERROR, Placement, Received, UNEXPECTED_UNSOLICITED_DATA};
-use crate::iscsi::budget::Reservation;
+use crate::iscsi::budget::{Memory, Reservation};
 use crate::iscsi::job::{Job, TaskId};
 use crate::iscsi::output::Output;
 use crate::iscsi::task::{DataOut, Stage, Task};
@@ -75,6 +77,7 @@ impl FullFeature {
             self.reject(RejectReason::DataDigestError, &received.bhs, out);
         }
         let mut task = self.new_task(command, &received);
+        let received_bhs = received.bhs;
         task.data_out.buffer = received.data.unwrap_or_default();
         let id = task.id;
         if arrival == Arrival::Early {
@@ -82,8 +85,19 @@ impl FullFeature {
             self.tasks.hold(command.cmd_sn, Some(id));
             return;
         }
-        if !command.immediate {
-            task.window_memory = self.window.advance();
+        if command.immediate {
+            // No slot of the window stands behind an immediate command: what it brings is reserved here.
+            let unasked = command
+                .expected_data_transfer_length
+                .min(self.params.unsolicited_bytes());
+            task.memory.window = self
+                .window_share
+                .try_reserve_part(if command.write { unasked as usize } else { 0 }, 1);
+            if task.memory.window.is_none() {
+                return self.reject(RejectReason::TooManyImmediate, &received_bhs, out);
+            }
+        } else {
+            task.memory.window = self.window.advance();
         }
         self.tasks.insert(task);
         self.take_turn(id, out);
@@ -119,14 +133,13 @@ impl FullFeature {
                 unsolicited_open,
                 ..DataOut::default()
             },
-            window_memory: None,
-            transfer_memory: None,
-            cancel: std::sync::Arc::default(),
+            memory: Memory::default(),
+            cancel: Arc::default(),
         }
     }
 
     /// Commands that came early and are next now.
-    fn release_held(&mut self, out: &mut Output) {
+    pub(super) fn release_held(&mut self, out: &mut Output) {
         while let Some(held) = self.tasks.release(self.window.exp_cmd_sn()) {
             let memory = self.window.advance();
             if let Some(id) = held.and_then(|id| self.tasks.renew_id(id)) {
@@ -144,7 +157,7 @@ impl FullFeature {
 
     fn give_window_memory(&mut self, id: TaskId, memory: Option<Reservation>) {
         if let Some(task) = self.tasks.get_mut(id) {
-            task.window_memory = memory;
+            task.memory.window = memory;
         }
     }
 
@@ -157,7 +170,7 @@ impl FullFeature {
         } else {
             u32::try_from(task.data_out.buffer.len()).unwrap_or(u32::MAX)
         };
-        if let Some(memory) = &mut task.window_memory {
+        if let Some(memory) = &mut task.memory.window {
             memory.shrink(unsolicited_bytes as usize);
         }
         if let Stage::Early(command) = &task.stage {
@@ -218,7 +231,9 @@ impl FullFeature {
             id,
             execution,
             data_out,
-            cancel: std::sync::Arc::clone(&task.cancel),
+            cancel: Arc::clone(&task.cancel),
+            memory: std::mem::take(&mut task.memory),
+            fence: self.fence.clone(),
         })
     }
 
@@ -235,15 +250,15 @@ impl FullFeature {
             self.transfer_share.wait(self.mailbox.clone());
             memory = self.transfer_share.try_reserve(bytes);
         }
-        task.transfer_memory = memory;
-        task.transfer_memory.is_some()
+        task.memory.transfer = memory;
+        task.memory.transfer.is_some()
     }
 }
 
 /// Memory that a command with all of its data still needs for its answer, in bytes.
 fn bytes_to_reserve(task: &Task) -> usize {
     match &task.stage {
-        Stage::Ready(execution) if task.transfer_memory.is_none() => {
+        Stage::Ready(execution) if task.memory.transfer.is_none() => {
             usize::try_from(execution.data_in_bytes()).unwrap_or(usize::MAX)
         }
         _ => 0,

@@ -96,7 +96,7 @@ impl FullFeature {
     fn has_memory(&mut self, id: TaskId) -> bool {
         self.tasks
             .get_mut(id)
-            .is_some_and(|task| task.transfer_memory.is_some())
+            .is_some_and(|task| task.memory.transfer.is_some())
     }
 
     /// Reserves, at once, all that a command will ever ask for: a command that held a part and waited for
@@ -106,7 +106,7 @@ impl FullFeature {
             return true;
         };
         let to_ask = task.data_out.wanted_bytes.saturating_sub(task.data_out.asked_bytes) as usize;
-        if task.transfer_memory.is_some() || to_ask == 0 {
+        if task.memory.transfer.is_some() || to_ask == 0 {
             return true;
         }
         let mut memory = self.transfer_share.try_reserve(to_ask);
@@ -114,8 +114,8 @@ impl FullFeature {
             self.transfer_share.wait(self.mailbox.clone());
             memory = self.transfer_share.try_reserve(to_ask);
         }
-        task.transfer_memory = memory;
-        task.transfer_memory.is_some()
+        task.memory.transfer = memory;
+        task.memory.transfer.is_some()
     }
 
     /// Memory has come back: those who waited try again, in order.

@@ -21,12 +21,12 @@ use iscsi_pdu::{BHS_BYTES, Lun, RESERVED_TAG, Request, Serial};
 use self::management::PendingManagement;
 use self::text::TextExchange;
 use super::budget::Share;
-use super::job::{Finished, Job, TaskId};
+use super::job::{Fence, Finished, Job, TaskId};
 use super::mailbox::{Notice, Sender};
 use super::node::{Node, Registration};
 use super::output::Output;
 use super::params::Params;
-use super::task::TaskSet;
+use super::task::{Task, TaskSet};
 use super::window::{Arrival, Window};
 use crate::scsi::Nexus;
 
@@ -88,6 +88,7 @@ pub(super) struct FullFeature {
     transfer_share: Share,
     stat_sn: Serial,
     tasks: TaskSet,
+    fence: Fence,
     /// Writes that wait for memory before they can ask for their data, in order.
     waiting_for_memory: VecDeque<TaskId>,
     pending_management: Vec<PendingManagement>,
@@ -125,6 +126,10 @@ impl FullFeature {
         now: Instant,
     ) -> Option<Self> {
         let slot_bytes = login.params.unsolicited_bytes() as usize;
+        let fence = match &login.kind {
+            Kind::Normal { registration, .. } => registration.fence().clone(),
+            Kind::Discovery => Fence::default(),
+        };
         let window_share = Share::new(&node.budget.window);
         let transfer_share = Share::new(&node.budget.transfer);
         let mut window = Window::new(login.exp_cmd_sn, node.limits.command_window, slot_bytes);
@@ -142,6 +147,7 @@ impl FullFeature {
             transfer_share,
             stat_sn: login.stat_sn,
             tasks: TaskSet::default(),
+            fence,
             waiting_for_memory: VecDeque::new(),
             pending_management: Vec::new(),
             aborted_tags: VecDeque::new(),
@@ -237,6 +243,8 @@ impl FullFeature {
             Request::Snack(_) => self.reject(RejectReason::SnackReject, &received.bhs, out),
             Request::ScsiCommand(_) | Request::DataOut(_) => unreachable!("dispatched before"),
         }
+        // Commands that came early may have waited for just this request.
+        self.release_held(out);
     }
 
     /// Moves the command window past a non-SCSI request. Such a request is carried out when it comes, even
@@ -342,10 +350,15 @@ impl FullFeature {
 
     /// A command has been run.
     pub(super) fn finished(&mut self, now: Instant, finished: Finished, out: &mut Output) {
-        let Finished { id, response, data_out } = finished;
+        let Finished {
+            id,
+            response,
+            data_out,
+            memory,
+        } = finished;
         out.transmit.recycle(data_out);
         match self.tasks.remove(id) {
-            Some(task) => self.answer(task, response, out),
+            Some(task) => self.answer(Task { memory, ..task }, response, out),
             None => self.late_completion(now, id, out),
         }
     }
@@ -440,5 +453,12 @@ impl FullFeature {
         // 0xffffffff is reserved (RFC 7143 §11.7.4).
         self.next_ttt = if ttt == RESERVED_TAG - 1 { 1 } else { ttt + 1 };
         ttt
+    }
+}
+
+impl Drop for FullFeature {
+    /// Commands that workers have not begun yet are not to be begun any more.
+    fn drop(&mut self) {
+        self.abort_all();
     }
 }

@@ -29,6 +29,8 @@ const ANSWER_MAX_BYTES: usize = 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct TextExchange {
     collector: TextCollector,
+    /// The tag under which the rest of a request is to come.
+    rest_ttt: Option<u32>,
     /// The answer that is being sent, how much of it is out, and the tag to ask for the rest by.
     answer: Option<Answer>,
 }
@@ -44,6 +46,7 @@ impl Default for TextExchange {
     fn default() -> Self {
         Self {
             collector: TextCollector::new(REQUEST_LIMITS),
+            rest_ttt: None,
             answer: None,
         }
     }
@@ -59,6 +62,13 @@ impl FullFeature {
         }
         // A new request gives up what was left of an exchange before it (RFC 7143 §11.10.4).
         self.text.answer = None;
+        self.text.collector.clear();
+        self.take_text(request, data, bhs, out);
+    }
+
+    /// The first or a further part of a request.
+    fn take_text(&mut self, request: &TextRequest, data: &[u8], bhs: &[u8; BHS_BYTES], out: &mut Output) {
+        self.text.rest_ttt = None;
         match self.text.collector.feed(data, request.continue_) {
             Ok(None) => self.ask_for_more_text(request, out),
             Ok(Some(text)) => match self.answer_text(&text) {
@@ -90,18 +100,15 @@ impl FullFeature {
         if expected && data.is_empty() {
             return self.send_text(request, out);
         }
-        if self.text.collector.in_progress() {
-            let first = TextRequest {
-                ttt: RESERVED_TAG,
-                ..request.clone()
-            };
-            return self.text(&first, data, bhs, out);
+        if self.text.rest_ttt == Some(request.ttt) {
+            return self.take_text(request, data, bhs, out);
         }
         self.reject(RejectReason::ProtocolError, bhs, out);
     }
 
     fn ask_for_more_text(&mut self, request: &TextRequest, out: &mut Output) {
         let ttt = self.new_ttt();
+        self.text.rest_ttt = Some(ttt);
         self.text_response(request, false, false, ttt, &[], out);
     }
 
