@@ -1,6 +1,5 @@
 //! `farlun probe`: what a portal has to offer, seen by an initiator: targets, LUNs, how far away they are.
 
-mod caching;
 mod report;
 
 use std::time::Duration;
@@ -191,7 +190,7 @@ async fn look_at_lun(session: &mut Session<TcpStream>, lun: Lun, report: &mut Lu
         Err(Error::Command(_)) => {}
         Err(error) => return Err(error),
     }
-    if let Some(caching) = caching::ask(session, lun).await? {
+    if let Some(caching) = session.caching(lun).await? {
         report.write_cache = Some(caching.write_cache);
         report.read_only = Some(caching.read_only);
     }

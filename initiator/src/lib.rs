@@ -8,6 +8,7 @@
 //! `engine` is the protocol without I/O; `session` moves its bytes.
 #![forbid(unsafe_code)]
 
+mod caching;
 mod commands;
 mod connection;
 mod discovery;
@@ -22,6 +23,7 @@ mod session;
 mod tasks;
 mod url;
 
+pub use caching::Caching;
 pub use commands::{Capacity, Inquiry};
 pub use connection::Connection;
 pub use discovery::{DiscoveredTarget, SendTargets, TargetAddress};

@@ -23,6 +23,8 @@ use workers::Workers;
 
 /// Connections that have not logged in yet, or have, over all portals. One more is closed at once.
 const CONNECTIONS_MAX: usize = 4096;
+/// How long connections have to end when the server stops, in milliseconds.
+const CLOSE_WAIT_MS: u64 = 2_000;
 /// How long a portal rests after `accept` failed, for want of file descriptors perhaps, in milliseconds.
 const ACCEPT_RETRY_MS: u64 = 100;
 
@@ -166,6 +168,14 @@ impl Server {
             if let Some(mailbox) = mailbox.upgrade() {
                 mailbox.post(Notice::Close(CloseReason::Stopping));
             }
+        }
+        // What they were writing is to be part of the flush. A medium that hangs cannot be waited for.
+        let everyone = self.shared.places.acquire_many(CONNECTIONS_MAX as u32);
+        if tokio::time::timeout(Duration::from_millis(CLOSE_WAIT_MS), everyone)
+            .await
+            .is_err()
+        {
+            tracing::warn!("some connections are still open; flushing all the same");
         }
         let mut flushes = JoinSet::new();
         for target in self.node().targets() {

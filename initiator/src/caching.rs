@@ -1,36 +1,35 @@
-//! Whether a LUN has a write cache and takes writes: MODE SENSE, which the initiator has no name for.
+//! MODE SENSE of the caching page: whether a LUN has a write cache and takes writes.
 
-use initiator::{CommandError, Error, Lun, Session, Transfer};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{CommandError, Error, Lun, Session, Transfer};
 
 /// MODE SENSE (6) (SPC-5 6.14): operation code, DBD, caching page (SBC-4 6.5.6), allocation length.
 const MODE_SENSE_CACHING: [u8; 6] = [0x1a, 0x08, 0x08, 0x00, 0xff, 0x00];
 /// The parameter header in front of the page (SPC-5 7.5.6), in bytes: there are no block descriptors with DBD.
 const HEADER_BYTES: usize = 4;
 
-/// What the page says.
+/// What the page says (SBC-4 6.5.6) and the header before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Caching {
-    /// WCE.
-    pub(super) write_cache: bool,
-    /// WP.
-    pub(super) read_only: bool,
+pub struct Caching {
+    /// WCE: written data may be lost with the power until it is synchronized.
+    pub write_cache: bool,
+    /// WP: the LUN refuses writes.
+    pub read_only: bool,
 }
 
-/// Asks; `None` when the target does not say.
-pub(super) async fn ask(session: &mut Session<TcpStream>, lun: Lun) -> Result<Option<Caching>, Error> {
-    let mut cdb = [0; 16];
-    cdb[..MODE_SENSE_CACHING.len()].copy_from_slice(&MODE_SENSE_CACHING);
-    let length = u32::from(MODE_SENSE_CACHING[4]);
-    let data = match session.scsi(lun, cdb, Transfer::In(length)).await {
-        Ok(outcome) => match outcome.good("MODE SENSE(6)") {
-            Ok(data) => data,
-            Err(CommandError::Status { .. }) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        },
-        Err(error) => return Err(error),
-    };
-    Ok(parse(&data))
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    /// MODE SENSE(6) (SPC-5 6.14) of the caching page; `None` when the target does not say.
+    pub async fn caching(&mut self, lun: Lun) -> Result<Option<Caching>, Error> {
+        let mut cdb = [0; 16];
+        cdb[..MODE_SENSE_CACHING.len()].copy_from_slice(&MODE_SENSE_CACHING);
+        let length = u32::from(MODE_SENSE_CACHING[4]);
+        match self.scsi(lun, cdb, Transfer::In(length)).await?.good("MODE SENSE(6)") {
+            Ok(data) => Ok(parse(&data)),
+            Err(CommandError::Status { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 fn parse(data: &[u8]) -> Option<Caching> {
