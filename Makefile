@@ -12,11 +12,13 @@ BENCH ?=
 
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E)
 # Builds stay the user's: only the finished test binaries run as root.
+# Tests of the libraries that need devices, mounts, namespaces or sshd.
+SYSTEM_TESTS := --test 'lun_*' $(patsubst tunnel/tests/%.rs,--test %,$(wildcard tunnel/tests/*.rs))
 AS_ROOT := $(if $(ROOT),--config 'target."cfg(all())".runner="$(ROOT)"')
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint unit integration soak bench fuzz deny release
+.PHONY: help demo test lint unit integration setup soak bench fuzz deny release
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -31,16 +33,20 @@ lint:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
 unit: ## tests that need neither root nor a network
-	$(CARGO) test --workspace --exclude integration
-	$(CARGO) test -p integration --lib --bins
+	$(CARGO) test --workspace --exclude integration --exclude tunnel --exclude target-core
+	$(CARGO) test -p target-core --lib --test 'iscsi_*' --test 'scsi_*'
+	$(CARGO) test -p tunnel -p integration --lib --bins
 
-integration: release ## tests with real kernels, real initiators and real sshd
-	$(ROOT) integration/scripts/setup
+integration: release setup ## tests with real kernels, real initiators and real sshd
+	$(CARGO) test -p tunnel -p target-core $(AS_ROOT) $(SYSTEM_TESTS)
 	$(CARGO) test -p integration $(AS_ROOT) --test '*'
 
-soak: release ## the long versions of the tests
+setup: ## install what the tests need
 	$(ROOT) integration/scripts/setup
-	FARLUN_SOAK=1 PROPTEST_CASES=20000 $(CARGO) test --workspace --exclude integration
+
+soak: release setup ## the long versions of the tests
+	FARLUN_SOAK=1 FARLUN_SOAK_CASES=5000 PROPTEST_CASES=5000 FARLUN_LEAK_ROUNDS=20 \
+		$(CARGO) test --release --workspace --exclude integration $(AS_ROOT)
 	FARLUN_SOAK=1 $(CARGO) test -p integration $(AS_ROOT) --test '*'
 
 bench: release ## farlun beside tgt: throughput and processor time
