@@ -113,6 +113,9 @@ impl Connection {
 
     /// Takes bytes from the front of `input`, all of them unless the connection ends or has too much to say.
     pub fn receive(&mut self, now: Instant, input: &mut &[u8]) {
+        if self.is_over() {
+            return;
+        }
         if let Phase::FullFeature(session) = &mut self.phase
             && !input.is_empty()
         {
@@ -250,6 +253,9 @@ impl Connection {
 
     /// `bytes` were appended to the [`landing`](Self::landing) buffer.
     pub fn landed(&mut self, now: Instant, bytes: usize) {
+        if self.is_over() {
+            return;
+        }
         if let Phase::FullFeature(session) = &mut self.phase {
             session.heard(now, &mut self.output);
         }
@@ -310,8 +316,10 @@ impl Connection {
     /// Time has passed.
     pub fn timeout(&mut self, now: Instant) {
         if self.is_over() {
-            // It had its time to take the last answers.
+            // It had its time to take the last answers. Nothing may follow a PDU that is cut off.
             self.output.transmit = Transmit::default();
+            self.end(Ended::Logout);
+            return;
         }
         match &mut self.phase {
             Phase::Login(login) => match login.timeout(now, &mut self.output) {
