@@ -761,3 +761,26 @@ fn a_peer_that_asks_without_listening_is_not_read_for_ever() {
     assert!(!wire.connection.wants_input());
     assert!(wire.connection.transmit().queued_bytes() < 9 * 1024 * 1024);
 }
+
+#[test]
+fn an_initiator_that_only_reads_on_a_slow_line_is_alive() {
+    let limits = Limits::default();
+    let patience_ms = limits.idle_ping_ms;
+    let mut wire = Wire::logged_in(&node(limits), &[]);
+    let command = wire.command(&read10(0, 2048), Direction::Read, 1 << 20);
+    let mut bytes = Vec::new();
+    wire.framing.pdu(&command, &[], &mut bytes);
+    wire.connection.receive(wire.now, &mut bytes.as_slice());
+    let job = wire.connection.next_job().expect("the read");
+    wire.run(job);
+    // 1 MiB at 4 KiB in 10 s: the line is busy for three quarters of an hour.
+    while !wire.connection.transmit().is_empty() {
+        let part = wire.connection.transmit().queued_bytes().min(4096);
+        wire.connection.sent(wire.now, part);
+        wire.now += std::time::Duration::from_millis(patience_ms / 3);
+        if wire.connection.next_timeout() <= wire.now {
+            wire.connection.timeout(wire.now);
+        }
+        assert_eq!(wire.connection.ended(), None);
+    }
+}

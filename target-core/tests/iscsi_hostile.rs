@@ -58,7 +58,7 @@ impl Direct {
                     .iter()
                     .for_each(|slice| self.came.extend_from_slice(slice));
                 let sent = self.came.len() - before;
-                self.connection.sent(sent);
+                self.connection.sent(self.now, sent);
             }
             if idle {
                 return;
@@ -190,7 +190,7 @@ fn who_asks_for_much_and_takes_nothing_is_given_up() {
     let queued = line.connection.transmit().queued_bytes();
     assert!((1 << 20..8 << 20).contains(&queued), "{queued} bytes are queued");
     // Half a PDU goes out, and then nothing is taken any more.
-    line.connection.sent(1000);
+    line.connection.sent(line.now, 1000);
     while line.connection.ended().is_none() {
         line.now = line.connection.next_timeout();
         line.connection.timeout(line.now);

@@ -83,6 +83,10 @@ pub struct Connection {
     receiving: Receiving,
     phase: Phase,
     output: Output,
+    /// Whether the last write left something unsent.
+    backlogged: bool,
+    /// Whether nothing has come yet.
+    is_new: bool,
     ended: Option<Ended>,
 }
 
@@ -102,6 +106,8 @@ impl Connection {
                 transmit: Transmit::default(),
                 framing: Framing::default(),
             },
+            backlogged: false,
+            is_new: true,
             ended: None,
         }
     }
@@ -115,6 +121,13 @@ impl Connection {
     pub fn receive(&mut self, now: Instant, input: &mut &[u8]) {
         if self.is_over() {
             return;
+        }
+        if !input.is_empty()
+            && std::mem::take(&mut self.is_new)
+            && input.first().is_some_and(|byte| !begins_a_login(*byte))
+        {
+            // A port scanner or another protocol: no need to wait for a whole header.
+            return self.end(Ended::NotALogin);
         }
         if let Phase::FullFeature(session) = &mut self.phase
             && !input.is_empty()
@@ -298,11 +311,13 @@ impl Connection {
     }
 
     /// `bytes` from the front of [`transmit`](Self::transmit) are out.
-    pub fn sent(&mut self, bytes: usize) {
+    pub fn sent(&mut self, now: Instant, bytes: usize) {
         self.output.transmit.advance(bytes);
         if let Phase::FullFeature(session) = &mut self.phase {
-            session.sent();
+            // Room where there was none before: somebody takes what we send.
+            session.sent(self.backlogged.then_some(now));
         }
+        self.backlogged = !self.output.transmit.is_empty();
     }
 
     /// When [`timeout`](Self::timeout) is due.
@@ -373,6 +388,11 @@ impl Connection {
             Phase::Login(_) => None,
         }
     }
+}
+
+/// Whether the first byte of a connection is that of a Login Request (RFC 7143 §11.12: opcode 0x03, I bit).
+fn begins_a_login(byte: u8) -> bool {
+    byte & 0x3f == Opcode::LoginRequest.code()
 }
 
 /// Where a data segment is to be received.

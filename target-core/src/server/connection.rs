@@ -91,7 +91,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
             self.take_notices(cx, now);
             let read = self.read(cx, now)?;
             let ran = self.run_jobs(now);
-            let wrote = self.write(cx)?;
+            let wrote = self.write(cx, now)?;
             if let Some(ended) = self.over() {
                 return Poll::Ready(ended);
             }
@@ -197,7 +197,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
         }
     }
 
-    fn write(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+    fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> io::Result<bool> {
         let mut wrote = false;
         while !self.connection.transmit().is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
@@ -205,7 +205,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
             match Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[..count]) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(sent)) => {
-                    self.connection.sent(sent);
+                    self.connection.sent(now, sent);
                     wrote = true;
                 }
                 Poll::Ready(Err(error)) => return Err(error),

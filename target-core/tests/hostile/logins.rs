@@ -46,17 +46,17 @@ fn scanners() -> Vec<Row> {
         stranger("nothing at all", [], vec![Waits]),
         stranger("one byte", [0x43], vec![Waits]),
         stranger("TLS hello", tls, vec![Closed]),
-        stranger("short HTTP request", *b"GET / HTTP/1.0\r\n\r\n", vec![Waits]),
+        stranger("short HTTP request", *b"GET / HTTP/1.0\r\n\r\n", vec![Closed]),
         stranger(
             "HTTP request",
             *b"GET /index.html HTTP/1.1\r\nHost: target.example\r\nUser-Agent: zgrab/0.x\r\nAccept: */*\r\n\r\n",
-            vec![Waits],
+            vec![Closed],
         ),
-        stranger("short SSH banner", *b"SSH-2.0-OpenSSH_9.7\r\n", vec![Waits]),
+        stranger("short SSH banner", *b"SSH-2.0-OpenSSH_9.7\r\n", vec![Closed]),
         stranger(
             "SSH banner",
             *b"SSH-2.0-OpenSSH_9.7p1 Ubuntu-7ubuntu4.3 and more that follows\r\n",
-            vec![Waits],
+            vec![Closed],
         ),
         stranger("remote desktop", rdp, vec![Waits]),
         stranger(

@@ -349,7 +349,7 @@ impl Storm {
                 left -= part;
             }
             let bytes = self.sent.len() - before;
-            self.connection.sent(bytes);
+            self.connection.sent(self.now, bytes);
         }
         let sent = std::mem::take(&mut self.sent);
         self.read(&sent);

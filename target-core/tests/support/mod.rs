@@ -184,7 +184,7 @@ impl Wire {
             let mut slices = [IoSlice::new(&[]); 8];
             let count = self.connection.transmit().gather(&mut slices);
             let joined: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.iter().copied()).collect();
-            self.connection.sent(joined.len());
+            self.connection.sent(self.now, joined.len());
             bytes.extend(joined);
         }
         self.bytes_out += bytes.len();

@@ -396,9 +396,14 @@ impl FullFeature {
         out.pdu(&nop, &[]);
     }
 
-    /// Something was sent; any of it shows the initiator that the line works.
-    pub(super) fn sent(&mut self) {
+    /// Something was sent; any of it shows the initiator that the line works. `taken` is the time if it
+    /// shows in turn that the initiator is there: one that only reads says nothing for minutes on a slow line.
+    pub(super) fn sent(&mut self, taken: Option<Instant>) {
         self.heard_unanswered_since = None;
+        if let Some(now) = taken {
+            self.last_heard = now;
+            self.ping = None;
+        }
     }
 
     /// Something was received, if only a part of a PDU.
