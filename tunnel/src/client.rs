@@ -54,7 +54,7 @@ pub struct ConnectOptions {
     pub socket_path: String,
     /// The largest packet to take, in bytes; the smaller of both ends' counts.
     pub mtu: u16,
-    /// An address pair the server should try first.
+    /// An address pair the server should try first; one that is not of the fixed list is not granted.
     pub wished: Option<Pair>,
     /// The tun device's name, with one `%d` for the kernel to number.
     pub device_name: String,

@@ -29,7 +29,7 @@ const TAKEN_PER_BLOCK_MAX: u8 = 3;
 /// Routes shorter than this are default routes in disguise (0.0.0.0/1 and 128.0.0.0/1 of some VPNs), in bits.
 const SPECIFIC_PREFIX_BITS: u8 = 8;
 
-/// Whether a pair is one of the list. A client takes no other, lest a server draw to itself what the client sends to
+/// Whether a pair is one of the list. Neither end takes another, lest the one draw to itself what the other sends to
 /// some private address beyond its default route.
 pub fn on_the_list(pair: Pair) -> bool {
     let [a, b, c, first] = pair.server().octets();
@@ -104,12 +104,12 @@ impl Walk {
 }
 
 impl Pool {
-    /// The next pair for a client that is free on this host: the one it wishes for first, then along the list. A
-    /// second call for the same walk means that the client called the last one taken.
+    /// The next pair for a client that is free on this host: the one it wishes for first, if it is one of the list,
+    /// then along the list. A second call for the same walk means that the client called the last one taken.
     pub fn lease(&self, walk: &mut Walk, wished: Option<Pair>, occupied: &Occupied) -> Option<Lease> {
         let mut leased = lock(&self.leased);
         let mut free = |pair: &Pair| !occupied.has_any(*pair) && leased.insert(*pair);
-        let pair = match wished.filter(|pair| free(pair)) {
+        let pair = match wished.filter(|pair| on_the_list(*pair) && free(pair)) {
             Some(pair) => pair,
             None => loop {
                 let pair = walk.next()?;

@@ -128,11 +128,30 @@ fn clients_of_one_server_get_different_pairs() {
 #[test]
 fn a_wish_is_granted_when_free() {
     let (pool, free) = (Pool::default(), Occupied::default());
-    let wish = Pair::new(Ipv4Addr::new(10, 1, 2, 3), Ipv4Addr::new(10, 1, 2, 4));
+    let wish = Pair::new(Ipv4Addr::new(10, 97, 6, 9), Ipv4Addr::new(10, 97, 6, 10));
     let (first, _lease) = talk(&free, &free, &pool, wish).1.unwrap();
     assert_eq!(Some(first.pair), wish);
     let (second, _) = talk(&free, &free, &pool, wish).1.unwrap();
     assert_eq!(second.pair.to_string(), "172.18.0.2 <-> 172.18.0.1");
+}
+
+/// Else a client could wish for an address that the server reaches by its default route, and cut it off from there.
+#[test]
+fn a_wish_that_is_not_on_the_list_is_not_granted() {
+    let (pool, free) = (Pool::default(), Occupied::default());
+    let wishes = [
+        ([192, 168, 77, 1], [10, 0, 5, 17]),
+        ([10, 1, 2, 3], [10, 1, 2, 4]),
+        ([172, 18, 0, 1], [10, 0, 5, 17]),
+        ([172, 18, 0, 2], [172, 18, 0, 1]),
+        ([172, 18, 0, 253], [172, 18, 0, 254]),
+    ];
+    for (server, client) in wishes {
+        let wish = Pair::new(server.into(), client.into());
+        assert!(wish.is_some());
+        let (terms, _lease) = talk(&free, &free, &pool, wish).1.unwrap();
+        assert_eq!(terms.pair.to_string(), "172.18.0.2 <-> 172.18.0.1", "{wish:?}");
+    }
 }
 
 #[test]
