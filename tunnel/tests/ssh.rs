@@ -321,13 +321,15 @@ fn under_sudo_nothing_is_written_that_the_user_could_not() {
     symlink(&precious, &link).unwrap();
     let foreign = tempfile::tempdir().unwrap();
     let in_foreign = foreign.path().join("known_hosts");
+    let below_foreign = foreign.path().join(".ssh/known_hosts");
     for (what, path) in [
         ("a link", &link),
         ("root's file", &precious),
         ("root's directory", &in_foreign),
+        ("a new one in root's directory", &below_foreign),
     ] {
         assert!(append(path, "host", 22, &key, &nobody).is_err(), "{what}");
     }
     assert_eq!(fs::read_to_string(&precious).unwrap(), "root's\n");
-    assert!(!in_foreign.exists());
+    assert_eq!(fs::read_dir(foreign.path()).unwrap().count(), 0);
 }

@@ -3,6 +3,7 @@
 //! Names, `[host]:port`, wildcards, negation and hashed names match as in sshd(8). A line marked `@revoked` refuses
 //! its key; `@cert-authority` lines say nothing about plain keys.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use russh::keys::ssh_key::known_hosts::{Entry, HostPatterns, Marker};
 use russh::keys::{Algorithm, PublicKey};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{Dir, Gid, Mode, OFlags, Uid};
 
 use super::Invoker;
 
@@ -223,27 +224,8 @@ fn wildcard(pattern: &[u8], name: &[u8]) -> bool {
 /// # Errors
 /// When the file cannot be made or written, or is not the user's.
 pub fn append(file: &Path, host: &str, port: u16, key: &PublicKey, invoker: &Invoker) -> io::Result<()> {
-    let parent = file.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let name = file.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let owner = (
-        Some(rustix::fs::Uid::from_raw(invoker.uid)),
-        Some(rustix::fs::Gid::from_raw(invoker.gid)),
-    );
-    let made = match rustix::fs::mkdirat(CWD, parent, Mode::RWXU) {
-        Ok(()) => true,
-        Err(rustix::io::Errno::EXIST) => false,
-        Err(error) => return Err(error.into()),
-    };
-    let directory = rustix::fs::open(
-        parent,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
-    let directory = File::from(directory);
-    if made && invoker.through_sudo {
-        rustix::fs::fchown(&directory, owner.0, owner.1)?;
-    }
-    theirs(&directory, invoker)?;
+    let directory = directory(parent(file)?, invoker)?;
 
     let mut flags = OFlags::RDWR | OFlags::APPEND | OFlags::CLOEXEC | OFlags::NONBLOCK;
     if invoker.through_sudo {
@@ -255,9 +237,7 @@ pub fn append(file: &Path, host: &str, port: u16, key: &PublicKey, invoker: &Inv
         Ok(open) => {
             let open = File::from(open);
             open.set_permissions(std::fs::Permissions::from_mode(0o600))?;
-            if invoker.through_sudo {
-                rustix::fs::fchown(&open, owner.0, owner.1)?;
-            }
+            give(&open, invoker)?;
             open
         }
         Err(rustix::io::Errno::EXIST) => File::from(rustix::fs::openat(&directory, name, flags, mode)?),
@@ -272,6 +252,66 @@ pub fn append(file: &Path, host: &str, port: u16, key: &PublicKey, invoker: &Inv
         line.insert(0, '\n');
     }
     open.write_all(line.as_bytes())
+}
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+fn parent(path: &Path) -> io::Result<&Path> {
+    let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(if parent.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        parent
+    })
+}
+
+/// Opens a directory of the user's, or makes it within another of theirs.
+fn directory(path: &Path, invoker: &Invoker) -> io::Result<File> {
+    match rustix::fs::open(path, DIRECTORY, Mode::empty()) {
+        Ok(open) => {
+            let open = File::from(open);
+            theirs(&open, invoker)?;
+            return Ok(open);
+        }
+        Err(rustix::io::Errno::NOENT) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let above = File::from(rustix::fs::open(parent(path)?, DIRECTORY, Mode::empty())?);
+    theirs(&above, invoker)?;
+    rustix::fs::mkdirat(&above, name, Mode::RWXU)?;
+    hand_over(&above, name, invoker)
+}
+
+/// Opens the directory just made, and under sudo makes it the user's. They may have put something else in its place
+/// meanwhile, so it is theirs only if it looks as it was made: a directory of our own, for us alone, with nothing in it.
+pub(super) fn hand_over(above: &File, name: &OsStr, invoker: &Invoker) -> io::Result<File> {
+    let made = rustix::fs::openat(above, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;
+    let made = File::from(made);
+    if invoker.through_sudo {
+        let metadata = made.metadata()?;
+        let ours = metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 == 0;
+        let mut entries = Dir::read_from(&made)?;
+        let empty = entries.all(|entry| entry.is_ok_and(|entry| matches!(entry.file_name().to_bytes(), b"." | b"..")));
+        if !ours || !empty {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "somebody put another directory where this one was made",
+            ));
+        }
+        give(&made, invoker)?;
+    }
+    theirs(&made, invoker)?;
+    Ok(made)
+}
+
+/// Makes what was made here the invoking user's.
+fn give(made: &File, invoker: &Invoker) -> io::Result<()> {
+    if invoker.through_sudo {
+        let (uid, gid) = (Uid::from_raw(invoker.uid), Gid::from_raw(invoker.gid));
+        rustix::fs::fchown(made, Some(uid), Some(gid))?;
+    }
+    Ok(())
 }
 
 /// Under sudo only what belongs to the invoking user is touched: root must not write where they could not.

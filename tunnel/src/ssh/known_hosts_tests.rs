@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use russh::keys::{Algorithm, PublicKey};
 
 use super::Invoker;
-use super::known_hosts::{KnownHosts, Verdict, append};
+use super::known_hosts::{KnownHosts, Verdict, append, hand_over};
 
 // Public halves of keys made for this test.
 const ONE: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINnH8gs6x0T+Nz4f7KYvaL30po23Df4FmNz3ajJEv2wT";
@@ -178,6 +178,38 @@ fn new_keys_are_appended() {
     );
     let known = KnownHosts::read(std::slice::from_ref(&file)).unwrap();
     assert!(matches!(known.check("host", 22, &key(ONE)), Verdict::Known(place) if place.line == 2));
+}
+
+#[test]
+fn only_the_directory_that_was_made_is_handed_over() {
+    let home = tempfile::tempdir().unwrap();
+    let mut user = me(home.path());
+    user.through_sudo = true;
+    if rustix::process::geteuid().is_root() {
+        (user.uid, user.gid) = (65_534, 65_534);
+    }
+    let make = |name: &str, mode: u32| {
+        let path = home.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        path
+    };
+    let above = std::fs::File::open(home.path()).unwrap();
+    make("made", 0o700);
+    hand_over(&above, "made".as_ref(), &user).unwrap();
+    assert_eq!(home.path().join("made").metadata().unwrap().uid(), user.uid);
+
+    let other = make("other", 0o700);
+    std::os::unix::fs::symlink(&other, home.path().join("link")).unwrap();
+    let open_to_all = make("open", 0o755);
+    let full = make("full", 0o700);
+    std::fs::write(full.join("shadow"), "").unwrap();
+    for (name, path) in [("link", other), ("open", open_to_all), ("full", full)] {
+        let owner = |path: &Path| path.metadata().unwrap().uid();
+        let before = owner(&path);
+        assert!(hand_over(&above, name.as_ref(), &user).is_err(), "{name}");
+        assert_eq!(owner(&path), before, "{name}");
+    }
 }
 
 #[test]
