@@ -204,6 +204,8 @@ impl Shared {
             let dead_ms = self.engine().dead_ms();
             decoder.buffer().reserve(READ_BYTES);
             let read = tokio::select! {
+                // After the device was blocked for long the line only looks dead: what has come meanwhile counts.
+                biased;
                 read = reader.read_buf(decoder.buffer()) => read.map_err(LinkError::Stream)?,
                 () = self.clock.sleep_until(dead_ms) => return Err(LinkError::Dead),
             };

@@ -9,6 +9,9 @@ use super::*;
 use crate::filter::DropReason;
 use crate::peer::Pair;
 
+/// Packets with this time to live block the fake device for longer than a line may be silent.
+const SLOW_TTL: u8 = 2;
+
 struct FakeDevice {
     from_kernel: tokio::sync::Mutex<mpsc::Receiver<Vec<u8>>>,
     to_kernel: mpsc::UnboundedSender<Vec<u8>>,
@@ -52,6 +55,9 @@ impl PacketDevice for FakeDevice {
         if packet[8] == 1 {
             // What this kernel dislikes: a time to live of 1.
             return Err(io::ErrorKind::InvalidInput.into());
+        }
+        if packet[8] == SLOW_TTL {
+            tokio::time::sleep(Duration::from_millis(DEAD_AFTER_MS + 1)).await;
         }
         self.to_kernel.send(packet.to_vec()).map_err(io::Error::other)
     }
@@ -173,6 +179,28 @@ async fn silence_is_filled_and_noticed() {
         (ALIVE_AFTER_MS + DEAD_AFTER_MS..ALIVE_AFTER_MS + DEAD_AFTER_MS + 100).contains(&waited_ms),
         "{waited_ms}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_blocked_device_is_no_dead_line() {
+    // Too narrow for two packets, so that after each there is another to read.
+    let (here, mut wire) = tokio::io::duplex(42);
+    let (mut kernel, _running) = spawn(Side::Server, here);
+    let mut packet = echo(true, 40);
+    packet[8] = SLOW_TTL;
+    let mut encoder = Encoder::new();
+    assert!(encoder.push(&packet));
+    let _writing = tokio::spawn(async move {
+        // What comes back, "alive" only, is left to the other half of the loop.
+        while wire.write_all(encoder.bytes()).await.is_ok() {}
+    });
+    for count in 0..30 {
+        assert_eq!(
+            kernel.from_device.recv().await,
+            Some(packet.clone()),
+            "after {count} packets"
+        );
+    }
 }
 
 #[tokio::test]
