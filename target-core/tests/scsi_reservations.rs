@@ -110,13 +110,22 @@ fn a_lun_held_by_another_is_seen_but_not_used() {
 }
 
 #[test]
-fn a_running_command_of_a_gone_nexus_holds_nothing() {
-    let device = device([(0, LogicalUnit::new(memory(64), identity()))]);
+fn a_running_command_of_a_gone_nexus_holds_the_unit() {
+    let unit = LogicalUnit::new(memory(64), identity());
+    let device = device([(0, Arc::clone(&unit))]);
     let gone = attach(&device, "home");
-    let running = execution(&gone, &read_10(0, 1));
+    let late = execution(&gone, &write_10(0, 1));
     drop(gone);
-    let _other = attach(&device, "other");
-    assert_eq!(finish(&running, &[]).status, Status::Good);
+    // Its write may still come: whoever wrote meanwhile would find it on top.
+    let refused = device.attach("iqn.2026-11.example:other", "x").unwrap_err();
+    assert_eq!((refused.lun, refused.holder.as_str()), (0, "iqn.2026-11.example:home"));
+    assert_eq!(unit.holder().as_deref(), Some("iqn.2026-11.example:home"));
+    drop(attach(&device, "home"));
+    assert_eq!(finish(&late, &[1; 512]).status, Status::Good);
+    assert!(device.attach("iqn.2026-11.example:other", "x").is_err());
+    drop(late);
+    assert_eq!(unit.holder(), None);
+    assert!(can_write(&attach(&device, "other")));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::attention::{Attention, Pending};
 use super::execute::Execution;
+use super::generation::Drain;
 use super::request::Request;
 use super::table::{self, Access};
 use super::unit::LogicalUnit;
@@ -85,7 +86,6 @@ pub(super) struct Path {
     initiator: Box<str>,
     port: Box<str>,
     admitted: AtomicBool,
-    attached: AtomicBool,
     pending: Pending,
 }
 
@@ -98,7 +98,6 @@ impl Path {
             initiator: initiator.into(),
             port: port.into(),
             admitted: AtomicBool::new(false),
-            attached: AtomicBool::new(true),
             pending: Pending::default(),
         });
         path.unit.register(&path);
@@ -137,12 +136,13 @@ impl Path {
         self.admitted.load(Ordering::Acquire)
     }
 
-    pub(super) fn set_admitted(&self) {
-        self.admitted.store(true, Ordering::Release);
+    /// Whether commands may be carried out; admits a path that was not, now that the holder may have left.
+    fn admit(self: &Arc<Self>) -> bool {
+        self.is_admitted() || self.unit.admit(self)
     }
 
-    pub(super) fn is_attached(&self) -> bool {
-        self.attached.load(Ordering::Acquire)
+    pub(super) fn set_admitted(&self) {
+        self.admitted.store(true, Ordering::Release);
     }
 }
 
@@ -171,11 +171,19 @@ impl Nexus {
         self.path(lun).is_some()
     }
 
+    /// Whether commands of this nexus are carried out at the LUN: false if another name holds it, or if there is
+    /// no such LUN.
+    pub fn is_admitted(&self, lun: [u8; 8]) -> bool {
+        self.path(lun).is_some_and(Path::admit)
+    }
+
     /// Parses and checks a command and reports unit attentions. Commands that need no medium are done here.
     pub fn prepare(&self, lun: [u8; 8], cdb: &[u8]) -> Prepared {
         let Some(path) = self.path(lun) else {
             return Prepared::Done(absent::answer(&self.device, cdb));
         };
+        // Before anything is checked: what a reset changes from here on ends the command.
+        let generation = path.unit.generations().current();
         let command = match table::find(cdb) {
             Ok(command) => command,
             Err(sense) => {
@@ -187,8 +195,7 @@ impl Nexus {
             if let Some(attention) = path.pending.take() {
                 return Prepared::Done(Response::check(attention.sense()));
             }
-            let admitted = path.is_admitted() || path.unit.admit(path);
-            if !path.unit.allow(path, admitted, command.access) {
+            if !path.unit.allow(path, path.admit(), command.access) {
                 return Prepared::Done(Response::status(Status::ReservationConflict));
             }
         }
@@ -201,27 +208,32 @@ impl Nexus {
             })
         });
         match plan {
-            Ok(plan) => Execution::of_plan(Arc::clone(path), plan),
+            Ok(plan) => Execution::of_plan(Arc::clone(path), generation, plan),
             Err(sense) => Prepared::Done(Response::check(sense)),
         }
     }
 
-    /// LOGICAL UNIT RESET: ends what RESERVE (6) began, and every nexus of the LUN hears of it, this one too
-    /// (SAM-6 6.3.3). Aborting tasks is the caller's part.
-    pub fn reset_lun(&self, lun: [u8; 8]) {
-        if let Some(path) = self.path(lun) {
-            path.unit.reset(path, Attention::UnitReset);
-        }
+    /// LOGICAL UNIT RESET: commands prepared before it, by whichever nexus, do not begin any more, those that
+    /// run are what the answer has to wait for; RESERVE (6) ends, and every nexus of the LUN hears of the reset,
+    /// this one too (SAM-6 6.3.3). To be called once per reset, by the nexus that asks for it.
+    ///
+    /// `None`, and nothing has happened, if this nexus is not [admitted](Self::is_admitted) to such a LUN.
+    pub fn reset_lun(&self, lun: [u8; 8]) -> Option<Drain> {
+        let path = self.path(lun).filter(|path| path.admit())?;
+        Some(path.unit.reset(path, Attention::UnitReset))
     }
 
-    /// Target reset: the same for every LUN this nexus is admitted to. Aborting tasks is the caller's part.
-    pub fn reset_target(&self) {
-        for path in self.paths.iter().filter(|path| path.is_admitted()) {
-            path.unit.reset(path, Attention::BusReset);
-        }
+    /// Target reset: the same for every LUN this nexus is admitted to.
+    pub fn reset_target(&self) -> Vec<Drain> {
+        self.paths
+            .iter()
+            .filter(|path| path.is_admitted())
+            .map(|path| path.unit.reset(path, Attention::BusReset))
+            .collect()
     }
 
-    /// Commands of this nexus at the LUN were cleared by another one (CLEAR TASK SET): it will hear of it.
+    /// Commands of this nexus at the LUN were cleared by another one (CLEAR TASK SET, SAM-6 5.14): this nexus,
+    /// and no other, will hear of it. To be called on the nexus whose commands they were.
     pub fn tasks_cleared_by_other(&self, lun: [u8; 8]) {
         if let Some(path) = self.path(lun) {
             path.pending.establish(Attention::CommandsCleared);
@@ -238,7 +250,6 @@ impl Nexus {
 impl Drop for Nexus {
     fn drop(&mut self) {
         for path in &self.paths {
-            path.attached.store(false, Ordering::Release);
             path.unit.detach(path);
         }
     }

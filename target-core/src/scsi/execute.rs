@@ -59,15 +59,21 @@ pub(super) enum Action {
 #[derive(Debug)]
 pub struct Execution {
     path: Arc<Path>,
+    /// How often the unit had been reset when the command arrived.
+    generation: u64,
     action: Action,
 }
 
 impl Execution {
-    pub(super) fn of_plan(path: Arc<Path>, plan: Plan) -> Prepared {
+    pub(super) fn of_plan(path: Arc<Path>, generation: u64, plan: Plan) -> Prepared {
         match plan {
             Plan::Answer(data) => Prepared::Done(Response::good(data)),
             Plan::Status(status) => Prepared::Done(Response::status(status)),
-            Plan::Run(action) => Prepared::Run(Self { path, action }),
+            Plan::Run(action) => Prepared::Run(Self {
+                path,
+                generation,
+                action,
+            }),
         }
     }
 
@@ -141,13 +147,18 @@ impl Execution {
     /// Runs the command. `data_out` may be shorter than [`data_out_bytes`](Self::data_out_bytes) when the
     /// initiator sent less than the CDB asks for: a write then stores the whole blocks that came.
     ///
-    /// Once `cancel` is raised long commands stop early, with TASK ABORTED.
+    /// Once `cancel` is raised, or the unit is reset, long commands stop early, with TASK ABORTED; after a reset
+    /// none begins.
     pub fn run(&self, data_out: &[u8], wait: Wait, cancel: &AtomicBool) -> Result<Response, WouldBlock> {
+        let Some(_running) = self.path.unit().generations().enter(self.generation) else {
+            return Ok(Response::task_aborted());
+        };
         let block_bytes = self.block_bytes();
         let wanted_bytes = usize::try_from(self.data_out_bytes()).unwrap_or(usize::MAX);
         let data = &data_out[..data_out.len().min(wanted_bytes)];
         let job = Job {
             path: &self.path,
+            generation: self.generation,
             medium: self.path.unit().medium(),
             block_bytes,
             data,
@@ -204,6 +215,7 @@ pub(super) type Outcome = Result<Vec<u8>, Failure>;
 /// One run of an action.
 pub(super) struct Job<'a> {
     pub(super) path: &'a Arc<Path>,
+    generation: u64,
     pub(super) medium: &'a dyn Medium,
     pub(super) block_bytes: u64,
     /// What the initiator sent, never more than was asked for.
@@ -245,9 +257,9 @@ impl Job<'_> {
             .map_err(|e| self.failure(e, Sense::WRITE_ERROR, "flush"))
     }
 
-    /// TASK ABORTED once the command has been cancelled.
+    /// TASK ABORTED once the command has been cancelled or the unit reset.
     pub(super) fn check_cancelled(&self) -> Result<(), Failure> {
-        if self.cancel.load(Ordering::Relaxed) {
+        if self.cancel.load(Ordering::Relaxed) || self.path.unit().generations().current() != self.generation {
             Err(Failure::Status(Status::TaskAborted))
         } else {
             Ok(())

@@ -10,6 +10,7 @@ mod block;
 mod compare;
 mod device;
 mod execute;
+mod generation;
 mod inquiry;
 mod mode;
 mod opcodes;
@@ -24,6 +25,7 @@ mod unit;
 
 pub use device::{Device, Nexus, Refused};
 pub use execute::Execution;
+pub use generation::Drain;
 pub use request::MAX_TRANSFER_BYTES;
 pub use unit::{LogicalUnit, LogicalUnitOptions};
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::Identity;
 use super::attention::Attention;
 use super::device::Path;
+use super::generation::{Drain, Generations};
 use super::reservations::Reservations;
 use super::table::Access;
 use crate::lun::{Medium, MediumError, Properties};
@@ -31,11 +32,12 @@ pub struct LogicalUnit {
     reserved: AtomicBool,
     /// Held by commands that read, compare and write back, so that they exclude each other.
     pub(super) exclusive: Mutex<()>,
+    generations: Generations,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The paths of every attached nexus that reaches this unit.
+    /// The paths that reach this unit: of every nexus, and of every command that has outlived its nexus.
     paths: Vec<Weak<Path>>,
     reservations: Reservations,
 }
@@ -68,6 +70,7 @@ impl LogicalUnit {
             state: Mutex::default(),
             reserved: AtomicBool::new(false),
             exclusive: Mutex::default(),
+            generations: Generations::default(),
         })
     }
 
@@ -103,7 +106,8 @@ impl LogicalUnit {
         Ok(())
     }
 
-    /// Name of the initiator that holds the unit, if one does and it is not shared.
+    /// Name of the initiator that holds the unit, if one does and it is not shared. It does so until its last
+    /// nexus is gone, and its last [`Execution`](super::Execution) with it.
     pub fn holder(&self) -> Option<String> {
         if self.options.shared {
             return None;
@@ -160,10 +164,22 @@ impl LogicalUnit {
         result
     }
 
-    /// A reset: reservations by RESERVE (6) end, and every attached nexus hears of it.
-    pub(super) fn reset(&self, path: &Path, attention: Attention) {
+    /// A reset: commands that have not begun will not, reservations by RESERVE (6) end, and every nexus hears
+    /// of it.
+    pub(super) fn reset(self: &Arc<Self>, path: &Path, attention: Attention) -> Drain {
+        // First of all: whoever has heard of the reset must not be overtaken by a command from before it.
+        let seen_idle = {
+            let _alone = self.lock();
+            self.generations.advance()
+        };
         self.change_reservations(path, Reservations::reset);
         self.lock().establish(attention);
+        Drain::new(Arc::clone(self), seen_idle)
+    }
+
+    /// Which commands came before the last reset.
+    pub(super) fn generations(&self) -> &Generations {
+        &self.generations
     }
 
     /// The nexus of a path is gone.
@@ -174,11 +190,9 @@ impl LogicalUnit {
 
 impl State {
     fn paths(&self) -> impl Iterator<Item = Arc<Path>> + '_ {
-        // A path outlives its nexus while a command of it still runs; it no longer counts.
-        self.paths
-            .iter()
-            .filter_map(Weak::upgrade)
-            .filter(|path| path.is_attached())
+        // A path outlives its nexus while a command of it exists, which may still write: until then the unit
+        // is not free for another initiator.
+        self.paths.iter().filter_map(Weak::upgrade)
     }
 
     fn establish(&self, attention: Attention) {
