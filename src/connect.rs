@@ -13,7 +13,7 @@ use tunnel::ssh::forward::ForwardError;
 use tunnel::ssh::{Destination, SshError, Terminal};
 
 use crate::culprit;
-use crate::exit::{Exit, Failure, OrExit};
+use crate::exit::{Exit, Failure};
 use crate::probe;
 use crate::say::say;
 use crate::signals;
@@ -114,17 +114,62 @@ pub(crate) async fn run(args: ConnectArgs) -> Result<(), Failure> {
             () = commands(portal, &up) => continue,
             ended = &mut carrying => ended,
         };
-        return finish(ended.map(drop));
+        return finish(ended.map(drop), &up);
     }
+    bound_commands(&up);
     say!("Ctrl-C takes the connection down: log out first.");
     say!("ready");
-    finish(carrying.await.map(drop))
+    finish(carrying.await.map(drop), &up)
 }
 
-fn finish(ended: Result<(), RunError>) -> Result<(), Failure> {
-    ended.or_exit(Exit::CannotConnect)?;
+fn finish(ended: Result<(), RunError>, up: &Up) -> Result<(), Failure> {
+    if let Err(error) = ended {
+        let text = format!("{error}{}", after_loss(up));
+        return Err(Failure::new(Exit::CannotConnect, anyhow!(text)));
+    }
     say!("down");
     Ok(())
+}
+
+/// What to do now that a tunnel has gone by itself. An initiator that is logged in keeps trying the portal's address,
+/// which the default route takes in clear to whoever answers there.
+fn after_loss(up: &Up) -> String {
+    let Up::Tunnel { remote, .. } = up else {
+        return String::new();
+    };
+    let mut text = format!(
+        "\nAn initiator that is still logged in now tries {remote} without the tunnel, in clear, wherever the default \
+         route leads.\nBring the tunnel up again, or log out, before this machine joins another network:"
+    );
+    for portal in up.portals() {
+        text += &format!("\n  sudo iscsiadm -m node -p {portal} --logout");
+    }
+    text
+}
+
+/// How to tie open-iscsi to the tunnel's device, so that its connections can take no other way (SO_BINDTODEVICE).
+/// These lines are indented: scripts look for those of [`commands`].
+fn bound_commands(up: &Up) {
+    let Up::Tunnel { ifname, .. } = up else { return };
+    say!(
+        "Safer: tie the initiator to {ifname}, before the login, so that it has no other way when the tunnel is lost:"
+    );
+    for line in binding(up, ifname) {
+        say!("  {line}");
+    }
+}
+
+fn binding(up: &Up, ifname: &str) -> Vec<String> {
+    let mut lines = vec![
+        format!("sudo iscsiadm -m iface -I {ifname} -o new"),
+        format!("sudo iscsiadm -m iface -I {ifname} -o update -n iface.net_ifacename -v {ifname}"),
+    ];
+    for portal in up.portals() {
+        lines.push(format!(
+            "sudo iscsiadm -m discovery -t sendtargets -I {ifname} -p {portal}"
+        ));
+    }
+    lines
 }
 
 /// The code for each kind of failure, and who is in the way of the listener.
@@ -298,6 +343,39 @@ mod tests {
             portal_ports: vec![3260],
         };
         assert_eq!(told_elsewhere(portal("172.18.0.1:3260"), &tunnel), None);
+    }
+
+    #[test]
+    fn a_lost_tunnel_is_followed_by_advice_and_forwarding_is_not() {
+        let tunnel = Up::Tunnel {
+            ifname: "farlun3".to_owned(),
+            local: "172.18.0.2".parse().unwrap(),
+            remote: "172.18.0.1".parse().unwrap(),
+            mtu: 65_520,
+            portal_ports: vec![3260, 3261],
+        };
+        let said = finish(Err(RunError::Closed), &tunnel).unwrap_err().to_string();
+        assert!(said.starts_with(&RunError::Closed.to_string()), "{said}");
+        for advice in [
+            "in clear",
+            "sudo iscsiadm -m node -p 172.18.0.1:3260 --logout",
+            "sudo iscsiadm -m node -p 172.18.0.1:3261 --logout",
+        ] {
+            assert!(said.contains(advice), "{said}");
+        }
+        // A forwarded port is on loopback: nothing leaves.
+        let said = finish(Err(RunError::Closed), &forward("127.0.0.1:3260", 3260)).unwrap_err();
+        assert_eq!(said.to_string(), RunError::Closed.to_string());
+
+        assert_eq!(
+            binding(&tunnel, "farlun3"),
+            [
+                "sudo iscsiadm -m iface -I farlun3 -o new",
+                "sudo iscsiadm -m iface -I farlun3 -o update -n iface.net_ifacename -v farlun3",
+                "sudo iscsiadm -m discovery -t sendtargets -I farlun3 -p 172.18.0.1:3260",
+                "sudo iscsiadm -m discovery -t sendtargets -I farlun3 -p 172.18.0.1:3261",
+            ]
+        );
     }
 
     #[test]
