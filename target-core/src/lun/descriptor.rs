@@ -11,6 +11,7 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::FallocateFlags;
 use rustix::io::{Errno, ReadWriteFlags};
 
+use super::syncs::{Fault, Syncs};
 use super::{Durability, MediumError, Wait, WriteCache};
 
 /// Range handed to one `fallocate`, in bytes; between two the cancel flag is looked at.
@@ -30,8 +31,7 @@ pub(super) struct Descriptor {
     nowait_reads: bool,
     /// Starts out hopeful; cleared by the first refusal.
     nowait_writes: AtomicBool,
-    /// Once a sync has failed the kernel forgets which pages were lost, so no later sync may claim success.
-    sync_failed: AtomicBool,
+    syncs: Syncs,
 }
 
 impl Descriptor {
@@ -41,7 +41,7 @@ impl Descriptor {
             never_blocks,
             nowait_reads: !never_blocks && nowait_read_supported(&file),
             nowait_writes: AtomicBool::new(!never_blocks),
-            sync_failed: AtomicBool::new(false),
+            syncs: Syncs::default(),
             file,
         }
     }
@@ -125,21 +125,18 @@ impl Descriptor {
     }
 
     fn write_stable(&self, offset_bytes: u64, data: &[u8]) -> Result<(), MediumError> {
-        self.check_sync()?;
-        match self.write_all(offset_bytes, data, ReadWriteFlags::DSYNC) {
-            Ok(()) => Ok(()),
-            // Either there was no room to take the data, which loses nothing, or the sync that followed found
-            // none for data taken earlier, which does. The same write without the sync tells which.
-            Err(Errno::NOSPC | Errno::DQUOT)
-                if self.write_all(offset_bytes, data, ReadWriteFlags::empty()).is_err() =>
-            {
-                Err(MediumError::NoSpace)
-            }
-            Err(e) => {
-                self.sync_failed.store(true, Ordering::Release);
-                Err(medium_error(e))
-            }
-        }
+        self.syncs
+            .write(|| match self.write_all(offset_bytes, data, ReadWriteFlags::DSYNC) {
+                Ok(()) => Ok(()),
+                // Either there was no room to take the data, which loses nothing, or the sync that followed found
+                // none for data taken earlier, which does. The same write without the sync tells which.
+                Err(Errno::NOSPC | Errno::DQUOT)
+                    if self.write_all(offset_bytes, data, ReadWriteFlags::empty()).is_err() =>
+                {
+                    Err(Fault::Refused(MediumError::NoSpace))
+                }
+                Err(e) => Err(Fault::Lost(medium_error(e))),
+            })
     }
 
     fn write_all(&self, offset_bytes: u64, data: &[u8], flags: ReadWriteFlags) -> Result<(), Errno> {
@@ -184,22 +181,8 @@ impl Descriptor {
     }
 
     pub(super) fn sync(&self) -> Result<(), MediumError> {
-        self.check_sync()?;
-        rustix::fs::fdatasync(&self.file).map_err(|e| {
-            self.sync_failed.store(true, Ordering::Release);
-            medium_error(e)
-        })?;
-        // Another thread may have been told of the failure that this sync would have reported.
-        self.check_sync()
-    }
-
-    fn check_sync(&self) -> Result<(), MediumError> {
-        if self.sync_failed.load(Ordering::Acquire) {
-            return Err(MediumError::Io(io::Error::other(
-                "an earlier sync failed; reopen the LUN",
-            )));
-        }
-        Ok(())
+        self.syncs
+            .sync(|| rustix::fs::fdatasync(&self.file).map_err(medium_error))
     }
 
     /// Syncs if the caller, or the way the medium was opened, asks for it.

@@ -10,6 +10,7 @@ mod descriptor;
 mod file;
 mod memory;
 mod open;
+mod syncs;
 
 pub use block::BlockMedium;
 pub use file::{FileMedium, FileOptions};
