@@ -6,7 +6,10 @@ use iscsi_pdu::{
     DataIn, Isid, LogoutOutcome, LogoutReason, LogoutRequest, Lun, R2t, RESERVED_TAG, RejectReason, Residual, Response,
     ScsiCommand, ScsiResponse, Serial, TaskFunction, TaskManagementRequest, TaskOutcome, TextRequest, sense_bytes,
 };
-use support::{Answer, Direction, INITIATOR, TARGET, Wire, login_request, node, pairs, read10, text, write10};
+use support::{
+    Answer, Direction, INITIATOR, TARGET, Wire, login_request, node, node_with, node_with_luns, pairs, read10, text,
+    write10,
+};
 use target_core::iscsi::{Ended, Limits, Node};
 
 fn pattern(bytes: usize, seed: u8) -> Vec<u8> {
@@ -385,7 +388,11 @@ fn an_abort_answers_within_its_bound_when_the_medium_hangs() {
     wire.sleep_ms(bound_ms - 1);
     assert!(wire.answers.is_empty());
     wire.sleep_ms(2);
-    assert_eq!(outcome(wire.next()), TaskOutcome::Complete);
+    assert_eq!(
+        outcome(wire.next()),
+        TaskOutcome::Rejected,
+        "it cannot be said that nothing lands any more"
+    );
     // The tag is free again; the late end of the old command is not taken for the new one's.
     wire.hold = false;
     let late = wire.held.pop().expect("the read");
@@ -519,9 +526,89 @@ fn a_reset_reaches_the_other_sessions() {
     assert_eq!(status(two.next()).status, 0, "once");
 
     manage(&mut one, TaskFunction::TargetColdReset, 0, RESERVED_TAG, Serial(0));
+    assert_eq!(
+        outcome(one.next()),
+        TaskOutcome::NotAuthorized,
+        "the other's session is not its to end"
+    );
+    drop(two);
+    let mut two = Wire::logged_in_as(&node, INITIATOR, Isid([0x80, 0, 0, 0, 0, 2]), &[]);
+    manage(&mut one, TaskFunction::TargetColdReset, 0, RESERVED_TAG, Serial(0));
     assert_eq!(outcome(one.next()), TaskOutcome::Complete);
     two.pump();
     assert!(two.connection.ended().is_some() && one.connection.ended().is_some());
+}
+
+#[test]
+fn a_unit_stays_held_until_the_last_command_is_over() {
+    let node = node_with(Limits::default(), false);
+    let mut holder = Wire::logged_in(&node, &[]);
+    holder.hold = true;
+    let command = holder.command(&read10(0, 1), Direction::Read, 512);
+    holder.send(&command, &[]);
+    let held = holder.held.pop().expect("the read");
+    // The holder's connection goes, its command is still at the medium.
+    drop(holder);
+    let mut other = Wire::new(&node);
+    let keys = [
+        ("InitiatorName", "iqn.2026-11.net.farlun:other"),
+        ("TargetName", TARGET),
+    ];
+    let (response, _) = other.login(&login_request(), &text(&keys));
+    assert!(!response.status.is_success(), "held until the last command is over");
+    drop(held);
+    let mut other = Wire::new(&node);
+    assert!(other.login(&login_request(), &text(&keys)).0.status.is_success());
+}
+
+#[test]
+fn what_another_holds_is_not_to_be_reset() {
+    let node = node_with_luns(Limits::default(), &[false, true]);
+    let mut holder = Wire::logged_in(&node, &[]);
+    holder.hold = true;
+    let command = holder.command(&read10(0, 1), Direction::Read, 512);
+    holder.send(&command, &[]);
+    let mut other = Wire::logged_in_as(&node, "iqn.2026-11.net.farlun:two", Isid([0x80, 0, 0, 0, 0, 2]), &[]);
+    for function in [
+        TaskFunction::LogicalUnitReset,
+        TaskFunction::ClearTaskSet,
+        TaskFunction::AbortTaskSet,
+    ] {
+        manage(&mut other, function, 0, RESERVED_TAG, Serial(0));
+        assert_eq!(outcome(other.next()), TaskOutcome::NotAuthorized, "{function:?}");
+    }
+    manage(&mut other, TaskFunction::TargetWarmReset, 0, RESERVED_TAG, Serial(0));
+    assert_eq!(outcome(other.next()), TaskOutcome::Complete, "of the LUN it may use");
+    holder.pump();
+    let job = holder.held.pop().expect("the read");
+    holder.run(job);
+    holder.pump();
+    let (data, _) = collect_data_in(&mut holder, &command);
+    assert_eq!(data.len(), 512, "the holder's command is untouched");
+}
+
+#[test]
+fn a_cleared_task_set_is_told_to_whom_it_concerns() {
+    let node = node(Limits::default());
+    let mut one = Wire::logged_in(&node, &[]);
+    let mut two = Wire::logged_in_as(&node, "iqn.2026-11.net.farlun:two", Isid([0x80, 0, 0, 0, 0, 2]), &[]);
+    let mut idle = Wire::logged_in_as(&node, "iqn.2026-11.net.farlun:idle", Isid([0x80, 0, 0, 0, 0, 3]), &[]);
+    two.hold = true;
+    let command = two.command(&read10(0, 1), Direction::Read, 512);
+    two.send(&command, &[]);
+    manage(&mut one, TaskFunction::ClearTaskSet, 0, RESERVED_TAG, Serial(0));
+    assert_eq!(outcome(one.next()), TaskOutcome::Complete);
+    for (wire, told) in [(&mut one, false), (&mut two, true), (&mut idle, false)] {
+        wire.pump();
+        let probe = wire.command(&[0; 6], Direction::None, 0);
+        wire.send(&probe, &[]);
+        let answer = wire.next();
+        if told {
+            assert_eq!(sense(answer), (0x06, 0x2f, 0x00));
+        } else {
+            assert_eq!(status(answer).status, 0);
+        }
+    }
 }
 
 #[test]
@@ -694,13 +781,9 @@ fn send_targets(wire: &mut Wire, which: &str) -> (Vec<(String, String)>, usize) 
 #[test]
 fn targets_are_told_to_those_who_ask() {
     let node = node(Limits::default());
-    let own = [
-        ("TargetName", TARGET),
-        ("TargetAlias", "a test"),
-        ("TargetAddress", "192.0.2.1:3260,1"),
-    ]
-    .map(|(key, value)| (key.to_owned(), value.to_owned()))
-    .to_vec();
+    let own = [("TargetName", TARGET), ("TargetAddress", "192.0.2.1:3260,1")]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .to_vec();
     let reject = vec![("SendTargets".to_owned(), "Reject".to_owned())];
     let mut finder = discovery(&node, "8192");
     assert_eq!(send_targets(&mut finder, "All").0, own);

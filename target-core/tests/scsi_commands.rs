@@ -269,6 +269,10 @@ fn verify() {
         refused(&disk, &cdb_10(0x2F, 0x06, 0, 2), &data[512..]),
         (0xE, 0x1D, 0x00)
     );
+    good(&disk, &write_10(0, 2), &data);
+    let response = run(&disk, &cdb_10(0x2F, 0x06, 0, 2), &data[..512]);
+    assert_eq!(sense(&response), (0xE, 0x1D, 0x00));
+    assert_eq!(response.sense[3..7], 700_u32.to_be_bytes());
 }
 
 #[test]

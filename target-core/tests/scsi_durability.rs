@@ -4,7 +4,7 @@
 mod scsi_support;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use scsi_support::*;
@@ -32,6 +32,9 @@ struct Recorder {
     calls: Mutex<Vec<Call>>,
     fault: Mutex<Option<Fault>>,
     blocks: AtomicBool,
+    longest_read_bytes: AtomicUsize,
+    /// Raised by the first read.
+    raised: AtomicBool,
 }
 
 impl Recorder {
@@ -41,6 +44,8 @@ impl Recorder {
             calls: Mutex::default(),
             fault: Mutex::default(),
             blocks: AtomicBool::new(false),
+            longest_read_bytes: AtomicUsize::new(0),
+            raised: AtomicBool::new(false),
         })
     }
 
@@ -79,6 +84,8 @@ impl Medium for Recorder {
 
     fn read(&self, offset_bytes: u64, length_bytes: usize, out: &mut Vec<u8>, wait: Wait) -> Result<(), MediumError> {
         self.enter(Call::Read, wait)?;
+        self.longest_read_bytes.fetch_max(length_bytes, Ordering::Relaxed);
+        self.raised.store(true, Ordering::Relaxed);
         self.inner.read(offset_bytes, length_bytes, out, wait)
     }
 
@@ -280,4 +287,52 @@ fn read_modify_write_commands_exclude_each_other() {
         }
     });
     assert_eq!(good(&disk, &read_10(0, 1), &[])[..4], 800_u32.to_be_bytes());
+}
+
+/// What VERIFY, WRITE AND VERIFY and ORWRITE read is in nobody's budget: they take it in small pieces, and look
+/// between them whether they are still wanted.
+#[test]
+fn what_is_looked_at_is_read_in_steps() {
+    const BLOCKS: u32 = 6145;
+    const STEP_BYTES: usize = 1 << 20;
+    let medium = Recorder::new();
+    let disk = nexus(Arc::clone(&medium) as Arc<dyn Medium>);
+    let calm = AtomicBool::new(false);
+    let data = vec![0x21; BLOCKS as usize * 512];
+    let verify = |flags| cdb_16(0x8F, flags, 3, BLOCKS);
+    let commands: [([u8; 16], &[u8]); 6] = [
+        (cdb_16(0x8B, 0, 3, BLOCKS), &data),
+        (verify(0x00), &[]),
+        (verify(0x02), &data),
+        (verify(0x06), &data[..512]),
+        (cdb_16(0x8E, 0x00, 3, BLOCKS), &data),
+        (cdb_16(0x8E, 0x02, 3, BLOCKS), &data),
+    ];
+    for (cdb, data) in commands {
+        let execution = execution(&disk, &cdb);
+        medium.take();
+        assert_eq!(
+            execution.run(data, Wait::Never, &calm),
+            Err(WouldBlock),
+            "{cdb:02x?} is for a worker"
+        );
+        assert_eq!(medium.take(), []);
+        let response = execution.run(data, Wait::Allowed, &calm).unwrap();
+        assert_eq!(response.status, Status::Good, "{cdb:02x?}: {:02x?}", response.sense);
+        assert_eq!(medium.longest_read_bytes.load(Ordering::Relaxed), STEP_BYTES);
+        let reads = |calls: &[Call]| calls.iter().filter(|call| **call == Call::Read).count();
+        assert_eq!(reads(&medium.take()), 4);
+        // Cancelled during the first step, it does not take the second.
+        medium.raised.store(false, Ordering::Relaxed);
+        let response = execution.run(data, Wait::Allowed, &medium.raised).unwrap();
+        assert_eq!(response.status, Status::TaskAborted, "{cdb:02x?}");
+        assert_eq!(reads(&medium.take()), 1, "{cdb:02x?}");
+    }
+    // The offset of a difference counts from the first block, not from the step.
+    good(&disk, &write_10(3 + 6000, 1), &[0; 512]);
+    for (flags, sent) in [(0x02, &data[..]), (0x06, &data[..512])] {
+        let response = run(&disk, &verify(flags), sent);
+        assert_eq!(sense(&response), (0xE, 0x1D, 0x00));
+        assert_eq!(response.sense[3..7], (6000 * 512_u32).to_be_bytes());
+    }
 }

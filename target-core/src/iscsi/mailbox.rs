@@ -17,8 +17,8 @@ pub enum Notice {
     MemoryFreed,
     /// Another connection reset this LUN: its tasks are gone (SAM-6 7.7).
     LunReset(u16),
-    /// Another connection reset the target: every task is gone.
-    TargetReset,
+    /// Another connection cleared this LUN's task set.
+    TasksCleared(u16),
     /// The connection is to end at once, for the reason given in the log.
     Close(CloseReason),
 }
@@ -77,12 +77,11 @@ impl Mailbox {
         into.append(&mut self.lock().notices);
     }
 
-    /// Like [`take`](Self::take); when there is nothing, `cx` is woken by the next post.
+    /// Like [`take`](Self::take), and `cx` is woken by the next post, whether there was something or not.
     pub fn poll_take(&self, cx: &Context<'_>, into: &mut Vec<Notice>) {
         let mut inner = self.lock();
-        if !inner.notices.is_empty() {
-            into.append(&mut inner.notices);
-        } else if !inner.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        into.append(&mut inner.notices);
+        if !inner.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             inner.waker = Some(cx.waker().clone());
         }
     }
@@ -90,5 +89,37 @@ impl Mailbox {
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         // A poisoned mailbox still holds whole notices: nothing in here can panic half-way.
         self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    #[test]
+    fn every_post_after_a_look_wakes() {
+        let mailbox = Mailbox::new();
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(Arc::clone(&count));
+        let cx = Context::from_waker(&waker);
+        let mut notices = Vec::new();
+        for round in 1..=3 {
+            // The look that finds the notice asks to be told of the next as well.
+            mailbox.poll_take(&cx, &mut notices);
+            mailbox.post(Notice::MemoryFreed);
+            assert_eq!((count.0.load(SeqCst), notices.len()), (round, round - 1));
+        }
     }
 }

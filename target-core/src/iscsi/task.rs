@@ -42,8 +42,17 @@ pub(super) enum Stage {
     Refused(Response),
     /// Waits to be run.
     Ready(Execution),
-    /// Being run; the bytes it asked the initiator for are kept for the residual count.
-    Running { wanted_bytes: u64 },
+    /// Being run; the bytes it asked the initiator for are kept for the residual count, those of its answer
+    /// because somebody will have to take them.
+    Running { wanted_bytes: u64, answer_bytes: usize },
+}
+
+impl Stage {
+    /// What is left where a stage is taken out.
+    pub(super) const OVER: Self = Self::Running {
+        wanted_bytes: 0,
+        answer_bytes: 0,
+    };
 }
 
 /// Data from the initiator.
@@ -95,6 +104,7 @@ pub(super) struct TaskSet {
     /// ORDERED tasks that are not over: what came later waits for them (SAM-6 8.6.3).
     ordered: BTreeSet<TaskId>,
     immediate_count: u32,
+    answer_bytes: usize,
     last_id: u64,
 }
 
@@ -143,7 +153,15 @@ impl TaskSet {
         if task.attribute == TaskAttribute::Ordered {
             self.ordered.remove(&id);
         }
+        if let Stage::Running { answer_bytes, .. } = task.stage {
+            self.answer_bytes -= answer_bytes;
+        }
         Some(task)
+    }
+
+    /// Bytes that the commands being run will add to the output, at most.
+    pub(super) fn answer_bytes(&self) -> usize {
+        self.answer_bytes
     }
 
     /// Ends tasks that `doomed` picks, without an answer. Returns them, and raises the flag of those a
@@ -229,12 +247,15 @@ impl TaskSet {
         let index = self.ready.iter().position(|ready| *ready == id)?;
         self.ready.remove(index);
         let task = self.tasks.get_mut(&id)?;
-        let Stage::Ready(execution) = std::mem::replace(&mut task.stage, Stage::Running { wanted_bytes: 0 }) else {
+        let Stage::Ready(execution) = std::mem::replace(&mut task.stage, Stage::OVER) else {
             unreachable!("only ready tasks are queued to be run");
         };
+        let answer_bytes = usize::try_from(execution.data_in_bytes()).unwrap_or(usize::MAX);
         task.stage = Stage::Running {
             wanted_bytes: execution.data_out_bytes(),
+            answer_bytes,
         };
+        self.answer_bytes += answer_bytes;
         Some((task, execution))
     }
 }

@@ -12,6 +12,10 @@ use crate::lun::{Durability, Wait};
 /// its one byte: INVALID FIELD IN CDB.
 pub(super) const WRONG_BLOCK_COUNT: Sense = Sense::cdb_field(13, 7);
 
+/// Blocks to be looked at are read in pieces of this many bytes, a multiple of every block size: no budget
+/// counts them.
+const STEP_BYTES: u64 = 1 << 20;
+
 /// What VERIFY checks (SBC-4 table 123, BYTCHK).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Check {
@@ -105,40 +109,45 @@ pub(super) fn verify(job: &Job<'_>, span: Span, check: Check) -> Outcome {
         },
         _ => span,
     };
+    if check == Check::EqualToOneBlock && job.data.len() as u64 != job.block_bytes {
+        return Err(Sense::WRONG_DATA_LENGTH.into());
+    }
     // A verification of cached blocks writes them to the medium first (SBC-4 5.32).
-    let stored = job.read(span, true)?;
-    let mismatch = match check {
-        Check::Readable => None,
-        Check::Equal => first_difference(&stored, job.data),
-        Check::EqualToOneBlock => {
-            if job.data.len() as u64 != job.block_bytes {
-                return Err(Sense::WRONG_DATA_LENGTH.into());
-            }
-            stored.chunks_exact(job.data.len()).position(|block| block != job.data)
-        }
-    };
-    miscompare(mismatch)
+    refuse_long(job, span)?;
+    job.flush()?;
+    read_and_check(job, span, check)
 }
 
 pub(super) fn write_and_verify(job: &Job<'_>, span: Span, compare: bool) -> Outcome {
     let whole_bytes = job.data.len() as u64 / job.block_bytes * job.block_bytes;
-    job.write_blocks(span, job.data, Durability::Stable)?;
-    let stored = job.read(
-        Span {
-            length_bytes: whole_bytes,
-            ..span
-        },
-        false,
-    )?;
-    miscompare(if compare {
-        first_difference(&stored, job.data)
-    } else {
-        None
-    })
+    refuse_long(job, span)?;
+    job.write_beside_others(span, job.data, Durability::Stable)?;
+    let written = Span {
+        length_bytes: span.length_bytes.min(whole_bytes),
+        ..span
+    };
+    read_and_check(job, written, if compare { Check::Equal } else { Check::Readable })
 }
 
-/// Compares the first half of the data with the medium and, if equal, writes the second half. Other commands
-/// of this kind wait; that plain writes do too is not promised.
+fn read_and_check(job: &Job<'_>, span: Span, check: Check) -> Outcome {
+    for (at, step) in steps(span) {
+        job.check_cancelled()?;
+        let stored = job.read(step, false)?;
+        let mismatch = match check {
+            Check::Readable => None,
+            Check::Equal => first_difference(&stored, &job.data[at..]),
+            Check::EqualToOneBlock => stored
+                .chunks(job.data.len())
+                .zip((0..).step_by(job.data.len()))
+                .find_map(|(block, before)| Some(before + first_difference(block, job.data)?)),
+        };
+        miscompare(mismatch.map(|offset| at + offset))?;
+    }
+    Ok(Vec::new())
+}
+
+/// Compares the first half of the data with the medium and, if equal, writes the second half. No other command
+/// changes the medium between the two (SBC-4 5.3).
 pub(super) fn compare_and_write(job: &Job<'_>, span: Span, durability: Durability) -> Outcome {
     if job.data.len() as u64 != 2 * span.length_bytes {
         return Err(WRONG_BLOCK_COUNT.into());
@@ -159,24 +168,46 @@ pub(super) fn or_write(job: &Job<'_>, span: Span, durability: Durability) -> Out
         ..span
     };
     exclusively(job, || {
-        let mut merged = job.read(span, false)?;
-        for (byte, new) in merged.iter_mut().zip(job.data) {
-            *byte |= new;
+        for (at, step) in steps(span) {
+            job.check_cancelled()?;
+            let mut merged = job.read(step, false)?;
+            for (byte, new) in merged.iter_mut().zip(&job.data[at..]) {
+                *byte |= new;
+            }
+            job.write_blocks(step, &merged, durability)?;
         }
-        job.write_blocks(span, &merged, durability)?;
         Ok(Vec::new())
     })
 }
 
-/// Runs a read-modify-write while no other one runs on this unit.
+/// Runs a read-modify-write while no other command changes the medium, always on a worker: a write that may
+/// not wait can stop half-way, and what it has written would not compare when the command is started over.
 fn exclusively(job: &Job<'_>, work: impl FnOnce() -> Outcome) -> Outcome {
+    if job.wait == Wait::Never {
+        return Err(Failure::WouldBlock);
+    }
     let unit = job.path.unit();
-    let _guard = match job.wait {
-        Wait::Allowed => unit.exclusive.lock().unwrap_or_else(PoisonError::into_inner),
-        // The other may be waiting for the medium, and this thread must not.
-        Wait::Never => unit.exclusive.try_lock().map_err(|_| Failure::WouldBlock)?,
-    };
+    let _alone = unit.exclusive.write().unwrap_or_else(PoisonError::into_inner);
     work()
+}
+
+/// What takes more than a step is for a worker.
+fn refuse_long(job: &Job<'_>, span: Span) -> Result<(), Failure> {
+    if job.wait == Wait::Never && span.length_bytes > STEP_BYTES {
+        return Err(Failure::WouldBlock);
+    }
+    Ok(())
+}
+
+/// A span in pieces short enough to be kept in memory, each with its distance from the start in bytes.
+fn steps(span: Span) -> impl Iterator<Item = (usize, Span)> {
+    (0..span.length_bytes).step_by(STEP_BYTES as usize).map(move |at| {
+        let step = Span {
+            offset_bytes: span.offset_bytes + at,
+            length_bytes: (span.length_bytes - at).min(STEP_BYTES),
+        };
+        (at as usize, step)
+    })
 }
 
 fn first_difference(stored: &[u8], expected: &[u8]) -> Option<usize> {

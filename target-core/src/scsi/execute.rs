@@ -1,7 +1,7 @@
 //! Carrying a planned command out on the medium.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLockReadGuard, TryLockError};
 
 use super::compare::{self, Check};
 use super::device::Path;
@@ -167,7 +167,9 @@ impl Execution {
         };
         let outcome = match &self.action {
             Action::Read { span, stable } => job.read(*span, *stable),
-            Action::Write { span, durability } => job.write_blocks(*span, data, *durability).map(|()| Vec::new()),
+            Action::Write { span, durability } => {
+                job.write_beside_others(*span, data, *durability).map(|()| Vec::new())
+            }
             Action::Flush => job.flush().map(|()| Vec::new()),
             Action::Verify { span, check } => compare::verify(&job, *span, *check),
             Action::WriteAndVerify { span, compare } => compare::write_and_verify(&job, *span, *compare),
@@ -238,6 +240,26 @@ impl Job<'_> {
                 .map_err(|e| self.failure(e, Sense::READ_ERROR.with_information(self.lba(span)), "read"))?;
         }
         Ok(data)
+    }
+
+    /// To be held while the medium is changed, so that no command that compares first is in the middle of it.
+    pub(super) fn beside_others(&self) -> Result<RwLockReadGuard<'_, ()>, Failure> {
+        let exclusive = &self.path.unit().exclusive;
+        match self.wait {
+            Wait::Allowed => Ok(exclusive.read().unwrap_or_else(PoisonError::into_inner)),
+            // The other may be waiting for the medium, and this thread must not.
+            Wait::Never => match exclusive.try_read() {
+                Ok(guard) => Ok(guard),
+                Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => Err(Failure::WouldBlock),
+            },
+        }
+    }
+
+    /// [`write_blocks`](Self::write_blocks) for all who do not hold the unit for themselves.
+    pub(super) fn write_beside_others(&self, span: Span, data: &[u8], durability: Durability) -> Result<(), Failure> {
+        let _beside = self.beside_others()?;
+        self.write_blocks(span, data, durability)
     }
 
     /// Writes the whole blocks of `data` at the start of the span.

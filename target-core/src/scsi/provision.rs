@@ -97,6 +97,7 @@ pub(super) fn unmap(job: &Job<'_>) -> Outcome {
     }
     for span in spans {
         job.check_cancelled()?;
+        let _beside = job.beside_others()?;
         job.medium
             .unmap(span.offset_bytes, span.length_bytes, job.wait, job.cancel)
             .map_err(|e| job.failure(e, Sense::WRITE_ERROR, "unmap"))?;
@@ -139,6 +140,7 @@ pub(super) fn write_same(job: &Job<'_>, span: Span, pattern: Pattern, may_unmap:
     }
     if job.data.iter().all(|&byte| byte == 0) {
         // No data at all (NDOB) is zeroes as well.
+        let _beside = job.beside_others()?;
         job.medium
             .write_zeroes(
                 span.offset_bytes,
@@ -165,7 +167,7 @@ pub(super) fn write_same(job: &Job<'_>, span: Span, pattern: Pattern, may_unmap:
             offset_bytes: span.offset_bytes + done_bytes,
             length_bytes,
         };
-        job.write_blocks(step, &piece[..length_bytes as usize], Durability::Cached)?;
+        job.write_beside_others(step, &piece[..length_bytes as usize], Durability::Cached)?;
         done_bytes += length_bytes;
     }
     Ok(Vec::new())

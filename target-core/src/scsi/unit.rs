@@ -1,7 +1,7 @@
 //! A logical unit: a medium, its identity, and who may use it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use super::Identity;
 use super::attention::Attention;
@@ -30,8 +30,9 @@ pub struct LogicalUnit {
     state: Mutex<State>,
     /// Whether reservations have to be looked at: nearly never, so commands look here first.
     reserved: AtomicBool,
-    /// Held by commands that read, compare and write back, so that they exclude each other.
-    pub(super) exclusive: Mutex<()>,
+    /// Held for writing by commands that read, compare and write back, for reading by every other command while
+    /// it changes the medium. It costs the latter some nanoseconds and spares keeping count of who else there is.
+    pub(super) exclusive: RwLock<()>,
     generations: Generations,
 }
 
@@ -69,7 +70,7 @@ impl LogicalUnit {
             options,
             state: Mutex::default(),
             reserved: AtomicBool::new(false),
-            exclusive: Mutex::default(),
+            exclusive: RwLock::default(),
             generations: Generations::default(),
         })
     }

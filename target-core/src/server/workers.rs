@@ -1,8 +1,8 @@
 //! Threads for commands that would block.
 //!
 //! Every LUN has a crew of its own, so that one slow medium does not keep the others waiting. A crew starts
-//! with nobody and grows only when its members are really stuck: commands that merely *might* block, like
-//! buffered writes to a file, are done fastest by a single thread that never sleeps in between.
+//! with nobody and works with more than one only when it is really stuck: commands that merely *might* block,
+//! like buffered writes to a file, are done fastest by a single thread that never sleeps in between.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -15,8 +15,8 @@ use crate::scsi::LogicalUnit;
 
 /// Threads of one LUN at most.
 const CREW_MAX: usize = 32;
-/// A member that has been at one command for longer than this, in microseconds, is taken to be stuck.
-const STUCK_AFTER_US: u128 = 200;
+/// A queue that has not moved for this long, in microseconds, has its members stuck in the medium.
+const STUCK_AFTER_US: u64 = 1_000;
 /// A member without work leaves after this long, in milliseconds.
 const LEAVE_AFTER_MS: u64 = 10_000;
 /// Completions are handed over together, at most so many at a time.
@@ -61,10 +61,12 @@ struct Order {
     mailbox: Weak<Mailbox>,
 }
 
-/// The threads of one LUN.
+/// The threads of one LUN. While one of them works, another watches: it takes over when the queue stops
+/// moving, and sees to it that there is a next to watch.
 #[derive(Debug, Default)]
 pub(super) struct Crew {
     state: Mutex<State>,
+    /// For those who have nothing to do, and for the one that watches.
     work: Condvar,
 }
 
@@ -72,9 +74,24 @@ pub(super) struct Crew {
 struct State {
     queue: VecDeque<Order>,
     members: usize,
+    /// Members that wait, the watching one among them.
     idle: usize,
+    /// Whether one of the idle looks at the queue again and again.
+    watched: bool,
     /// When the queue last moved.
     last_taken: Option<Instant>,
+}
+
+impl State {
+    fn is_stuck(&self) -> bool {
+        self.last_taken
+            .is_none_or(|taken| taken.elapsed() >= Duration::from_micros(STUCK_AFTER_US))
+    }
+
+    /// Nobody is at a job.
+    fn is_at_rest(&self) -> bool {
+        self.idle == self.members
+    }
 }
 
 impl std::fmt::Debug for State {
@@ -82,6 +99,7 @@ impl std::fmt::Debug for State {
         f.debug_struct("State")
             .field("queue", &self.queue.len())
             .field("members", &self.members)
+            .field("idle", &self.idle)
             .finish()
     }
 }
@@ -94,19 +112,17 @@ impl Crew {
             job,
             mailbox: Arc::downgrade(mailbox),
         }));
-        let stuck = state
-            .last_taken
-            .is_none_or(|taken| taken.elapsed().as_micros() > STUCK_AFTER_US);
-        if state.idle > 0 {
+        if state.idle == 0 {
+            self.hire(state);
+        } else if state.is_at_rest() || state.is_stuck() || !state.watched {
             drop(state);
             self.work.notify_one();
-        } else if state.members == 0 || stuck {
-            self.hire(state);
         }
+        // Otherwise somebody is at work and somebody watches: the queue will be seen to.
     }
 
     /// Adds a member. A thread that cannot be started is no loss as long as there is another; when there is
-    /// none, the job is done here and now.
+    /// none, the jobs are done here and now.
     fn hire(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         if state.members >= CREW_MAX {
             return;
@@ -124,85 +140,73 @@ impl Crew {
             let alone = state.members == 0;
             drop(state);
             if alone {
-                self.drain();
+                self.work_off();
             }
         }
     }
 
-    fn drain(self: &Arc<Self>) {
+    /// Does jobs until there are none.
+    fn work_off(self: &Arc<Self>) {
         let mut done = Done::default();
-        while let Some(order) = self.take(false) {
+        while let Some(order) = self.take_next() {
             done.add(order);
         }
         done.post();
     }
 
     fn member(self: Arc<Self>) {
-        let mut done = Done::default();
-        loop {
-            let order = match self.take(false) {
-                Some(order) => order,
-                None => {
-                    done.post();
-                    match self.take(true) {
-                        Some(order) => order,
-                        None => return,
-                    }
-                }
-            };
-            let started = Instant::now();
-            done.add(order);
-            // It did block. If others wait behind it, they need not wait for each other.
-            if started.elapsed().as_micros() > STUCK_AFTER_US {
-                self.call_help();
-            }
+        while self.wait() {
+            self.work_off();
         }
     }
 
-    fn call_help(self: &Arc<Self>) {
-        let state = self.lock();
-        if state.queue.is_empty() {
-            return;
-        }
-        if state.idle > 0 {
+    fn take_next(self: &Arc<Self>) -> Option<Order> {
+        let mut state = self.lock();
+        let order = state.queue.pop_front()?;
+        state.last_taken = Some(Instant::now());
+        // Something that may take seconds, with others behind it: somebody else sees to those at once.
+        let others_at_once = order.job.execution.may_be_long() && !state.queue.is_empty();
+        if state.idle == 0 {
+            self.hire(state);
+        } else if others_at_once || !state.watched {
             drop(state);
             self.work.notify_one();
-        } else {
-            self.hire(state);
         }
+        Some(order)
     }
 
-    /// The next order. With `wait`, waits for one, and leaves the crew when none comes.
-    fn take(self: &Arc<Self>, wait: bool) -> Option<Order> {
+    /// Waits for a reason to work. Returns whether there is one; a member that is not needed leaves.
+    fn wait(self: &Arc<Self>) -> bool {
         let mut state = self.lock();
-        let deadline = Instant::now() + Duration::from_millis(LEAVE_AFTER_MS);
+        let leave_at = Instant::now() + Duration::from_millis(LEAVE_AFTER_MS);
         loop {
-            if let Some(order) = state.queue.pop_front() {
-                state.last_taken = Some(Instant::now());
-                // A flush may take seconds: whatever waits behind it gets another member at once.
-                if order.job.execution.may_be_long() && !state.queue.is_empty() {
-                    if state.idle > 0 {
-                        self.work.notify_one();
-                    } else {
-                        self.hire(state);
-                    }
-                }
-                return Some(order);
-            }
-            if !wait {
-                return None;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                state.members -= 1;
-                return None;
-            }
             state.idle += 1;
+            let at_rest = state.is_at_rest();
+            if !state.queue.is_empty() && (at_rest || state.is_stuck()) {
+                state.idle -= 1;
+                return true;
+            }
+            let watch = !at_rest && !state.watched;
+            let left = leave_at.saturating_duration_since(Instant::now());
+            if left.is_zero() && !watch {
+                state.idle -= 1;
+                state.members -= 1;
+                return false;
+            }
+            let time = if watch {
+                Duration::from_micros(STUCK_AFTER_US)
+            } else {
+                left
+            };
+            state.watched |= watch;
             state = self
                 .work
-                .wait_timeout(state, left)
+                .wait_timeout(state, time)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
+            if watch {
+                state.watched = false;
+            }
             state.idle -= 1;
         }
     }
@@ -227,8 +231,9 @@ impl Done {
             self.post();
             self.mailbox = order.mailbox;
         }
-        // What is done already does not wait for something long.
-        if order.job.execution.may_be_long() {
+        // What is done already does not wait for what may take long: reads are here because their data is not
+        // in memory.
+        if order.job.execution.may_be_long() || order.job.execution.data_in_bytes() > 0 {
             self.post();
         }
         // Never an error: a worker may block.

@@ -30,20 +30,32 @@ pub fn node(limits: Limits) -> Arc<Node> {
 
 /// The same, shared or not.
 pub fn node_with(limits: Limits, shared: bool) -> Arc<Node> {
+    node_with_luns(limits, &[shared])
+}
+
+/// A node with one target of as many LUNs, shared or not.
+pub fn node_with_luns(limits: Limits, shared: &[bool]) -> Arc<Node> {
+    let luns = shared
+        .iter()
+        .zip(0..)
+        .map(|(shared, number)| (number, unit(number, *shared)));
+    let device = Device::new(BTreeMap::from_iter(luns));
+    Node::new(limits, [Target::new(TARGET, Some("a test".to_owned()), device)])
+}
+
+fn unit(number: u16, shared: bool) -> Arc<LogicalUnit> {
     let medium = Arc::new(MemoryMedium::new(BLOCKS * 512, 512).expect("small enough"));
     let identity = Identity {
         vendor: "FARLUN".to_owned(),
         product: "TEST".to_owned(),
         revision: "1".to_owned(),
-        serial: "test-0".to_owned(),
+        serial: format!("test-{number}"),
     };
-    let unit = if shared {
+    if shared {
         LogicalUnit::shared(medium, identity)
     } else {
         LogicalUnit::new(medium, identity)
-    };
-    let device = Device::new(BTreeMap::from([(0, unit)]));
-    Node::new(limits, [Target::new(TARGET, Some("a test".to_owned()), device)])
+    }
 }
 
 /// What came back.

@@ -104,7 +104,7 @@ fn residual(task: &Task, response: &Response) -> Residual {
     let moved = match (&task.stage, response.status) {
         // Refused or failed commands stored nothing that counts.
         (_, Status::CheckCondition) => response.data_in.len() as u64,
-        (Stage::Running { wanted_bytes }, _) if *wanted_bytes > 0 => *wanted_bytes,
+        (Stage::Running { wanted_bytes, .. }, _) if *wanted_bytes > 0 => *wanted_bytes,
         _ => response.data_in.len() as u64,
     };
     let difference = u32::try_from(expected.abs_diff(moved)).unwrap_or(u32::MAX);

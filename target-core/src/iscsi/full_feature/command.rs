@@ -166,7 +166,7 @@ impl FullFeature {
         let Kind::Normal { nexus, .. } = &self.kind else { return };
         let Some(task) = self.tasks.get_mut(id) else { return };
         let unsolicited_bytes = if task.data_out.unsolicited_open {
-            task.edtl_out.min(self.params.first_burst_bytes)
+            task.edtl_out.min(self.params.unsolicited_bytes())
         } else {
             u32::try_from(task.data_out.buffer.len()).unwrap_or(u32::MAX)
         };
@@ -197,16 +197,13 @@ impl FullFeature {
         match &task.stage {
             Stage::Refused(_) if !task.data_out.unsolicited_open && task.data_out.r2ts.is_empty() => {
                 if let Some(mut task) = self.tasks.remove(id)
-                    && let Stage::Refused(response) =
-                        std::mem::replace(&mut task.stage, Stage::Running { wanted_bytes: 0 })
+                    && let Stage::Refused(response) = std::mem::replace(&mut task.stage, Stage::OVER)
                 {
                     self.answer(task, response, out);
                 }
             }
             Stage::Collecting(_) if task.is_complete() => {
-                let Stage::Collecting(execution) =
-                    std::mem::replace(&mut task.stage, Stage::Running { wanted_bytes: 0 })
-                else {
+                let Stage::Collecting(execution) = std::mem::replace(&mut task.stage, Stage::OVER) else {
                     unreachable!("matched above");
                 };
                 task.stage = Stage::Ready(execution);

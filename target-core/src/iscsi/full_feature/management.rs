@@ -2,7 +2,9 @@
 //!
 //! An aborted command is gone from the task set at once: nothing it does later reaches the initiator. If a
 //! worker is still at it, the answer waits for the worker, so that an aborted write cannot land after the
-//! initiator was told it is over; but not longer than a bound, for a medium may hang for ever.
+//! initiator was told it is over; but not longer than a bound, for a medium may hang for ever. What then has
+//! not come to its end is not called complete: the function is rejected, and the initiator ends the session,
+//! which its next login does not get past before the medium is done with the old one's commands.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -15,16 +17,58 @@ use crate::iscsi::job::TaskId;
 use crate::iscsi::mailbox::{CloseReason, Notice};
 use crate::iscsi::output::Output;
 use crate::iscsi::task::{Stage, Task};
+use crate::scsi::{Drain, Nexus};
 
 /// Functions that wait for workers at the same time, at most.
 const PENDING_MAX: usize = 64;
 
-/// A function whose answer waits for workers.
+/// How often a reset looks whether other sessions' commands are over, in milliseconds.
+const DRAIN_POLL_MS: u64 = 5;
+
+/// What has to be over before a function is complete.
+#[derive(Debug, Default)]
+struct Quiet {
+    /// Commands of this session that workers are at.
+    tasks: BTreeSet<TaskId>,
+    /// Units that have been reset, whose commands may be any session's.
+    drains: Vec<Drain>,
+}
+
+impl Quiet {
+    fn is_reached(&mut self) -> bool {
+        self.drains.retain(|drain| !drain.is_drained());
+        self.tasks.is_empty() && self.drains.is_empty()
+    }
+}
+
+impl From<BTreeSet<TaskId>> for Quiet {
+    fn from(tasks: BTreeSet<TaskId>) -> Self {
+        Self {
+            tasks,
+            drains: Vec::new(),
+        }
+    }
+}
+
+/// A function whose answer waits.
 #[derive(Debug)]
 pub(super) struct PendingManagement {
     itt: u32,
-    waits_for: BTreeSet<TaskId>,
-    pub(super) deadline: Instant,
+    waits_for: Quiet,
+    /// The connection ends with the answer.
+    then_leave: bool,
+    deadline: Instant,
+    look_at: Instant,
+}
+
+impl PendingManagement {
+    pub(super) fn next_timeout(&self) -> Instant {
+        if self.waits_for.drains.is_empty() {
+            self.deadline
+        } else {
+            self.look_at.min(self.deadline)
+        }
+    }
 }
 
 impl FullFeature {
@@ -43,53 +87,90 @@ impl FullFeature {
         }
         tracing::info!(function = ?request.function, lun = %request.lun, "task management");
         match self.carry_out(request, out) {
-            Ok(aborted) => self.answer_when_quiet(now, request.itt, aborted, out),
+            Ok(waits_for) => {
+                let deadline = now + Duration::from_millis(self.node.limits.abort_wait_ms);
+                let then_leave = request.function == TaskFunction::TargetColdReset;
+                let itt = request.itt;
+                self.pending_management.push(PendingManagement {
+                    itt,
+                    waits_for,
+                    then_leave,
+                    deadline,
+                    look_at: now,
+                });
+                self.expire_management(now, out);
+            }
             Err(outcome) => self.management_response(request.itt, outcome, out),
         }
     }
 
-    /// Does what is asked, and returns the tasks that workers are still at.
-    fn carry_out(
-        &mut self,
-        request: &TaskManagementRequest,
-        out: &mut Output,
-    ) -> Result<BTreeSet<TaskId>, TaskOutcome> {
+    /// Does what is asked, and returns what has to be over before it is complete.
+    fn carry_out(&mut self, request: &TaskManagementRequest, out: &mut Output) -> Result<Quiet, TaskOutcome> {
         let lun = request.lun;
         match request.function {
-            TaskFunction::AbortTask => self.abort_task(request, out),
+            TaskFunction::AbortTask => self.abort_task(request, out).map(Quiet::from),
             TaskFunction::AbortTaskSet => {
                 self.check_lun(lun)?;
-                Ok(self.abort(|task| task.lun == lun))
+                Ok(self.abort(|task| task.lun == lun).into())
             }
             TaskFunction::ClearTaskSet => {
                 self.check_lun(lun)?;
-                self.tell_others(lun, |nexus| nexus.tasks_cleared_by_other(lun.0));
-                Ok(self.abort(|task| task.lun == lun))
+                self.tell_others(lun, Notice::TasksCleared);
+                Ok(self.abort(|task| task.lun == lun).into())
             }
             TaskFunction::LogicalUnitReset => {
                 self.check_lun(lun)?;
-                self.tell_others(lun, |nexus| nexus.reset_lun(lun.0));
-                Ok(self.abort(|task| task.lun == lun))
+                let drains = self
+                    .nexus()
+                    .and_then(|nexus| nexus.reset_lun(lun.0))
+                    .into_iter()
+                    .collect();
+                self.tell_others(lun, Notice::LunReset);
+                Ok(Quiet {
+                    tasks: self.abort(|task| task.lun == lun),
+                    drains,
+                })
             }
-            TaskFunction::TargetWarmReset | TaskFunction::TargetColdReset => {
-                let cold = request.function == TaskFunction::TargetColdReset;
-                if let Kind::Normal { registration, nexus } = &self.kind {
-                    nexus.reset_target();
-                    registration.post_to_others(|| {
-                        if cold {
-                            Notice::Close(CloseReason::ColdReset)
-                        } else {
-                            Notice::TargetReset
-                        }
-                    });
-                }
-                // A cold reset ends every connection to the target, this one too (RFC 7143 §11.5.1).
-                self.leaving = cold;
-                Ok(self.abort(|_| true))
-            }
+            TaskFunction::TargetWarmReset => self.reset_target(),
+            TaskFunction::TargetColdReset => self.reset_target_cold(),
             TaskFunction::TaskReassign => Err(TaskOutcome::ReassignNotSupported),
             _ => Err(TaskOutcome::NotSupported),
         }
+    }
+
+    /// A reset of every LUN this initiator is admitted to: what others hold is none of its business.
+    fn reset_target(&mut self) -> Result<Quiet, TaskOutcome> {
+        let nexus = self.nexus().ok_or(TaskOutcome::NotSupported)?;
+        let drains = nexus.reset_target();
+        let luns: Vec<Lun> = nexus
+            .device()
+            .luns()
+            .keys()
+            .map(|number| Lun::from_number(*number))
+            .collect();
+        for lun in luns {
+            if self.check_lun(lun).is_ok() {
+                self.tell_others(lun, Notice::LunReset);
+            }
+        }
+        Ok(Quiet {
+            tasks: self.abort(|_| true),
+            drains,
+        })
+    }
+
+    /// The same, and every connection to the target ends, this one too (RFC 7143 §11.5.1). Not while other
+    /// initiators are there: theirs are not this one's to end.
+    fn reset_target_cold(&mut self) -> Result<Quiet, TaskOutcome> {
+        match &self.kind {
+            Kind::Normal { registration, .. } if !registration.is_shared_with_other_initiators() => {}
+            _ => return Err(TaskOutcome::NotAuthorized),
+        }
+        let quiet = self.reset_target();
+        if let Kind::Normal { registration, .. } = &self.kind {
+            registration.post_to_others(|| Notice::Close(CloseReason::ColdReset));
+        }
+        quiet
     }
 
     fn abort_task(
@@ -108,6 +189,8 @@ impl FullFeature {
         // still come (RFC 7143 §11.5.5).
         let ahead = request.ref_cmd_sn.distance(self.window.exp_cmd_sn());
         let unseen = request.ref_cmd_sn.le(self.window.max_cmd_sn()) && ahead < self.node.limits.command_window;
+        // A command can only be aborted after it was numbered.
+        let unseen = unseen && request.ref_cmd_sn.lt(request.cmd_sn);
         if unseen && !self.window.is_shut() && !self.tasks.is_held(request.ref_cmd_sn) {
             self.skip_command(request.ref_cmd_sn, out);
             return Ok(BTreeSet::new());
@@ -115,19 +198,24 @@ impl FullFeature {
         Err(TaskOutcome::NoSuchTask)
     }
 
-    fn check_lun(&self, lun: Lun) -> Result<(), TaskOutcome> {
+    fn nexus(&self) -> Option<&Nexus> {
         match &self.kind {
-            Kind::Normal { nexus, .. } if nexus.lun_exists(lun.0) => Ok(()),
+            Kind::Normal { nexus, .. } => Some(nexus),
+            Kind::Discovery => None,
+        }
+    }
+
+    fn check_lun(&self, lun: Lun) -> Result<(), TaskOutcome> {
+        match self.nexus() {
+            Some(nexus) if nexus.is_admitted(lun.0) => Ok(()),
+            Some(nexus) if nexus.lun_exists(lun.0) => Err(TaskOutcome::NotAuthorized),
             _ => Err(TaskOutcome::NoSuchLun),
         }
     }
 
-    fn tell_others(&self, lun: Lun, attention: impl FnOnce(&crate::scsi::Nexus)) {
-        if let Kind::Normal { registration, nexus } = &self.kind {
-            attention(nexus);
-            if let Some(number) = lun.number() {
-                registration.post_to_others(|| Notice::LunReset(number));
-            }
+    fn tell_others(&self, lun: Lun, notice: impl Fn(u16) -> Notice) {
+        if let (Kind::Normal { registration, .. }, Some(number)) = (&self.kind, lun.number()) {
+            registration.post_to_others(|| notice(number));
         }
     }
 
@@ -160,44 +248,45 @@ impl FullFeature {
         self.abort(|_| true);
     }
 
-    /// Another session reset the LUN or the target. Its unit attention tells the initiator why (SAM-6 7.7,
-    /// TAS=0).
-    pub(super) fn reset_by_other(&mut self, doomed: impl Fn(&Task) -> bool) {
-        self.abort(doomed);
+    /// Another session reset the LUN. The unit attention of the reset tells the initiator why its commands
+    /// are not answered (SAM-6 7.7, TAS=0).
+    pub(super) fn reset_by_other(&mut self, lun: u16) {
+        self.abort(|task| task.lun.number() == Some(lun));
     }
 
-    fn answer_when_quiet(&mut self, now: Instant, itt: u32, waits_for: BTreeSet<TaskId>, out: &mut Output) {
-        if waits_for.is_empty() {
-            return self.management_response(itt, TaskOutcome::Complete, out);
+    /// Another session cleared the task set. Only who lost something by it is told.
+    pub(super) fn cleared_by_other(&mut self, lun: u16) {
+        let before = self.tasks.len();
+        self.abort(|task| task.lun.number() == Some(lun));
+        if self.tasks.len() < before
+            && let Some(nexus) = self.nexus()
+        {
+            nexus.tasks_cleared_by_other(Lun::from_number(lun).0);
         }
-        let deadline = now + Duration::from_millis(self.node.limits.abort_wait_ms);
-        self.pending_management.push(PendingManagement {
-            itt,
-            waits_for,
-            deadline,
-        });
     }
 
     /// A worker is done with a command that was aborted.
     pub(super) fn late_completion(&mut self, now: Instant, id: TaskId, out: &mut Output) {
         for pending in &mut self.pending_management {
-            pending.waits_for.remove(&id);
+            pending.waits_for.tasks.remove(&id);
         }
         self.expire_management(now, out);
     }
 
     /// Answers the functions that need not wait any longer.
     pub(super) fn expire_management(&mut self, now: Instant, out: &mut Output) {
-        let due = |pending: &PendingManagement| pending.waits_for.is_empty() || pending.deadline <= now;
-        while let Some(index) = self.pending_management.iter().position(due) {
-            let pending = self.pending_management.remove(index);
-            if !pending.waits_for.is_empty() {
-                tracing::warn!(
-                    commands = pending.waits_for.len(),
-                    "the medium is still busy with aborted commands"
-                );
+        for mut pending in std::mem::take(&mut self.pending_management) {
+            if pending.waits_for.is_reached() {
+                self.leaving |= pending.then_leave;
+                self.management_response(pending.itt, TaskOutcome::Complete, out);
+            } else if pending.deadline <= now {
+                tracing::warn!("the medium is still busy with aborted commands: task management rejected");
+                self.leaving |= pending.then_leave;
+                self.management_response(pending.itt, TaskOutcome::Rejected, out);
+            } else {
+                pending.look_at = now + Duration::from_millis(DRAIN_POLL_MS);
+                self.pending_management.push(pending);
             }
-            self.management_response(pending.itt, TaskOutcome::Complete, out);
         }
     }
 

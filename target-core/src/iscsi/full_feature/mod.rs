@@ -125,7 +125,11 @@ impl FullFeature {
         login: Established,
         now: Instant,
     ) -> Option<Self> {
-        let slot_bytes = login.params.unsolicited_bytes() as usize;
+        // What a discovery session sends is bounded by itself.
+        let slot_bytes = match &login.kind {
+            Kind::Normal { .. } => login.params.unsolicited_bytes() as usize,
+            Kind::Discovery => 0,
+        };
         let fence = match &login.kind {
             Kind::Normal { registration, .. } => registration.fence().clone(),
             Kind::Discovery => Fence::default(),
@@ -333,8 +337,8 @@ impl FullFeature {
         match notice {
             Notice::Finished(finished) => self.finished(now, finished, out),
             Notice::MemoryFreed => self.ask_for_data_again(out),
-            Notice::LunReset(lun) => self.reset_by_other(|task| task.lun.number() == Some(lun)),
-            Notice::TargetReset => self.reset_by_other(|_| true),
+            Notice::LunReset(lun) => self.reset_by_other(lun),
+            Notice::TasksCleared(lun) => self.cleared_by_other(lun),
             Notice::Close(_) => self.leaving = true,
         }
         self.open_window(out);
@@ -342,7 +346,9 @@ impl FullFeature {
 
     /// The next command to run, if there is one and there is room for its answer.
     pub(super) fn next_job(&mut self, out: &mut Output) -> Option<Job> {
-        if out.transmit.queued_bytes() >= OUTPUT_HIGH_WATER_BYTES {
+        // What is being read is as good as queued: on a slow line it would only stand there.
+        let queued_bytes = out.transmit.queued_bytes() + self.tasks.answer_bytes();
+        if queued_bytes >= OUTPUT_HIGH_WATER_BYTES {
             return None;
         }
         self.start_next()
@@ -427,7 +433,7 @@ impl FullFeature {
     pub(super) fn next_timeout(&self) -> Instant {
         let patience = Duration::from_millis(self.node.limits.idle_ping_ms);
         let silence = self.last_heard + if self.ping.is_some() { 2 * patience } else { patience };
-        let aborts = self.pending_management.iter().map(|pending| pending.deadline);
+        let aborts = self.pending_management.iter().map(PendingManagement::next_timeout);
         aborts.chain([silence]).min().unwrap_or(silence)
     }
 

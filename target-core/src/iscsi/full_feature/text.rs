@@ -203,9 +203,6 @@ impl FullFeature {
     /// The address is the one this initiator has come to: it is the one that surely leads here.
     fn tell(&self, target: &Target, answers: &mut TextWriter) -> Result<(), TextError> {
         answers.push(Key::TargetName.name(), &target.name)?;
-        if let Some(alias) = &target.alias {
-            answers.push(Key::TargetAlias.name(), alias)?;
-        }
         answers.push(
             Key::TargetAddress.name(),
             format_args!("{},{PORTAL_GROUP_TAG}", self.local_address),
