@@ -53,21 +53,19 @@ fn what_changes_blocks_waits_for_a_compare_and_write() {
     for (cdb, data) in changes {
         let gate = Gate::new(64);
         let disk = nexus(Arc::clone(&gate) as Arc<dyn Medium>);
+        let change = execution(&disk, cdb);
         gate.shut();
         thread::scope(|scope| {
             let swapped = scope.spawn(|| run(&disk, &compare_and_write_cdb(0, 2), &swap(0, 1)).status);
             gate.wait_for(1);
-            let change = execution(&disk, cdb);
             let cancel = AtomicBool::new(false);
             assert_eq!(change.run(&data, Wait::Never, &cancel), Err(WouldBlock), "{cdb:02x?}");
-            let done = AtomicBool::new(false);
             let changed = scope.spawn(|| {
                 let response = change.run(&data, Wait::Allowed, &AtomicBool::new(false)).unwrap();
-                done.store(true, Ordering::SeqCst);
                 response.status
             });
             thread::sleep(Duration::from_millis(30));
-            assert!(!done.load(Ordering::SeqCst) && gate.waiting() == 1, "{cdb:02x?}");
+            assert!(!changed.is_finished() && gate.waiting() == 1, "{cdb:02x?}");
             gate.open();
             assert_eq!(swapped.join().unwrap(), Status::Good);
             assert_eq!(changed.join().unwrap(), Status::Good, "{cdb:02x?}");
