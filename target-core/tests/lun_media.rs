@@ -518,3 +518,27 @@ fn memory_is_bounded_and_given_back() {
     assert!(write(&medium, (1 << 50) - 4096, &[1; 8192]).is_err(), "beyond the end");
     assert!(medium.read(u64::MAX, 4096, &mut Vec::new(), Wait::Never).is_err());
 }
+
+#[test]
+fn memory_takes_long_ranges_only_from_those_who_may_wait() {
+    const SHORT: u64 = 16 * MIB;
+    const LONG: u64 = SHORT + 4096;
+    let medium = MemoryMedium::new(4 * SHORT, 4096).unwrap();
+    let data = vec![1; LONG as usize];
+    let write = |length_bytes: u64, wait| medium.write(0, &data[..length_bytes as usize], Durability::Stable, wait);
+    let read = |length_bytes, wait| medium.read(0, length_bytes as usize, &mut Vec::new(), wait);
+    let zero = |may_unmap| {
+        let medium = &medium;
+        move |length_bytes, wait| medium.write_zeroes(0, length_bytes, may_unmap, Durability::Stable, wait, &CALM)
+    };
+    let unmap = |length_bytes, wait| medium.unmap(0, length_bytes, wait, &CALM);
+    let calls: [&dyn Fn(u64, Wait) -> Result<(), MediumError>; 5] = [&write, &read, &zero(false), &zero(true), &unmap];
+    for (at, call) in calls.iter().enumerate() {
+        let before = medium.allocated_bytes();
+        let refused = call(LONG, Wait::Never);
+        assert!(matches!(refused, Err(MediumError::WouldBlock)), "{at}: {refused:?}");
+        assert_eq!(medium.allocated_bytes(), before, "{at}: nothing was changed");
+        call(SHORT, Wait::Never).unwrap();
+        call(LONG, Wait::Allowed).unwrap();
+    }
+}

@@ -13,6 +13,8 @@ use super::{Durability, Extent, Medium, MediumError, Properties, Provisioning, W
 
 /// Unit of allocation in bytes.
 const CHUNK_BYTES: u64 = 64 * 1024;
+/// Longest range handled on a thread that must not wait, in bytes.
+const INLINE_BYTES: u64 = 16 << 20;
 /// Locks the chunks are spread over, so that commands to different places seldom meet.
 const SHARDS: usize = 64;
 
@@ -99,6 +101,14 @@ impl MemoryMedium {
             .contains_key(&chunk)
     }
 
+    /// Memory takes its time too: a gibibyte of zeroes is not for a thread that must not wait.
+    fn check_wait(length_bytes: u64, wait: Wait) -> Result<(), MediumError> {
+        if wait == Wait::Never && length_bytes > INLINE_BYTES {
+            return Err(MediumError::WouldBlock);
+        }
+        Ok(())
+    }
+
     fn check_range(&self, offset_bytes: u64, length_bytes: u64) -> Result<(), MediumError> {
         match offset_bytes.checked_add(length_bytes) {
             Some(end) if end <= self.size_bytes() => Ok(()),
@@ -156,8 +166,9 @@ impl Medium for MemoryMedium {
         self.size_bytes.load(Ordering::Acquire)
     }
 
-    fn read(&self, offset_bytes: u64, length_bytes: usize, out: &mut Vec<u8>, _: Wait) -> Result<(), MediumError> {
+    fn read(&self, offset_bytes: u64, length_bytes: usize, out: &mut Vec<u8>, wait: Wait) -> Result<(), MediumError> {
         self.check_range(offset_bytes, length_bytes as u64)?;
+        Self::check_wait(length_bytes as u64, wait)?;
         out.reserve(length_bytes);
         for piece in pieces(offset_bytes, length_bytes as u64) {
             let chunks = self.shard(piece.chunk).read().unwrap_or_else(PoisonError::into_inner);
@@ -169,8 +180,9 @@ impl Medium for MemoryMedium {
         Ok(())
     }
 
-    fn write(&self, offset_bytes: u64, data: &[u8], _: Durability, _: Wait) -> Result<(), MediumError> {
+    fn write(&self, offset_bytes: u64, data: &[u8], _: Durability, wait: Wait) -> Result<(), MediumError> {
         self.check_range(offset_bytes, data.len() as u64)?;
+        Self::check_wait(data.len() as u64, wait)?;
         let mut rest = data;
         for piece in pieces(offset_bytes, data.len() as u64) {
             let (head, tail) = rest.split_at(piece.end - piece.start);
@@ -184,8 +196,9 @@ impl Medium for MemoryMedium {
         Ok(())
     }
 
-    fn unmap(&self, offset_bytes: u64, length_bytes: u64, _: Wait, cancel: &AtomicBool) -> Result<(), MediumError> {
+    fn unmap(&self, offset_bytes: u64, length_bytes: u64, wait: Wait, cancel: &AtomicBool) -> Result<(), MediumError> {
         self.check_range(offset_bytes, length_bytes)?;
+        Self::check_wait(length_bytes, wait)?;
         for piece in pieces(offset_bytes, length_bytes) {
             if cancel.load(Ordering::Relaxed) {
                 return Err(MediumError::Cancelled);
@@ -208,6 +221,7 @@ impl Medium for MemoryMedium {
             return self.unmap(offset_bytes, length_bytes, wait, cancel);
         }
         self.check_range(offset_bytes, length_bytes)?;
+        Self::check_wait(length_bytes, wait)?;
         let zeroes = vec![0; CHUNK_BYTES as usize];
         for piece in pieces(offset_bytes, length_bytes) {
             if cancel.load(Ordering::Relaxed) {
