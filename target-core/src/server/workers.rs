@@ -13,6 +13,9 @@ use crate::iscsi::mailbox::{Mailbox, Notice};
 use crate::lun::Wait;
 use crate::scsi::LogicalUnit;
 
+#[cfg(test)]
+mod tests;
+
 /// Threads of one LUN at most.
 const CREW_MAX: usize = 32;
 /// A queue that has not moved for this long, in microseconds, has its members stuck in the medium.
@@ -78,6 +81,8 @@ struct State {
     idle: usize,
     /// Whether one of the idle looks at the queue again and again.
     watched: bool,
+    /// Whether a job was taken that is sure to block, so that another member is to work at once.
+    help_wanted: bool,
     /// When the queue last moved.
     last_taken: Option<Instant>,
 }
@@ -164,11 +169,11 @@ impl Crew {
         let mut state = self.lock();
         let order = state.queue.pop_front()?;
         state.last_taken = Some(Instant::now());
-        // Something that may take seconds, with others behind it: somebody else sees to those at once.
-        let others_at_once = order.job.execution.may_be_long() && !state.queue.is_empty();
+        // Something that will block, with others behind it: somebody else sees to those at once.
+        state.help_wanted = will_block(&order.job) && !state.queue.is_empty();
         if state.idle == 0 {
             self.hire(state);
-        } else if others_at_once || !state.watched {
+        } else if state.help_wanted || !state.watched {
             drop(state);
             self.work.notify_one();
         }
@@ -182,7 +187,8 @@ impl Crew {
         loop {
             state.idle += 1;
             let at_rest = state.is_at_rest();
-            if !state.queue.is_empty() && (at_rest || state.is_stuck()) {
+            if !state.queue.is_empty() && (at_rest || state.help_wanted || state.is_stuck()) {
+                state.help_wanted = false;
                 state.idle -= 1;
                 return true;
             }
@@ -231,9 +237,8 @@ impl Done {
             self.post();
             self.mailbox = order.mailbox;
         }
-        // What is done already does not wait for what may take long: reads are here because their data is not
-        // in memory.
-        if order.job.execution.may_be_long() || order.job.execution.data_in_bytes() > 0 {
+        // What is done already does not wait for it.
+        if will_block(&order.job) {
             self.post();
         }
         // Never an error: a worker may block.
@@ -251,4 +256,10 @@ impl Done {
         }
         self.finished.clear();
     }
+}
+
+/// Whether a job is sure to take its time. A read is here because its data is not in memory; a write may well
+/// be over in a microsecond.
+fn will_block(job: &Job) -> bool {
+    job.execution.may_be_long() || job.execution.data_in_bytes() > 0
 }

@@ -1,0 +1,177 @@
+//! Crews over a medium that takes as long as the test lets it.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+
+use super::*;
+use crate::iscsi::budget::Memory;
+use crate::iscsi::job::{Fence, TaskId};
+use crate::lun::{Durability, Extent, MediumError, Properties, WriteCache};
+use crate::scsi::{Device, Identity, Prepared};
+
+/// A medium whose reads and writes take as long as the test lets them.
+#[derive(Debug)]
+struct Slow {
+    inside: AtomicUsize,
+    most: AtomicUsize,
+    gate: Mutex<()>,
+}
+
+impl Slow {
+    fn pass(&self) {
+        self.most.fetch_max(self.inside.fetch_add(1, SeqCst) + 1, SeqCst);
+        drop(self.gate.lock());
+        self.inside.fetch_sub(1, SeqCst);
+    }
+}
+
+impl crate::lun::Medium for Slow {
+    fn properties(&self) -> Properties {
+        let write_cache = WriteCache::WriteBack;
+        Properties {
+            block_bytes: 512,
+            physical_block_bytes: 512,
+            write_cache,
+            provisioning: None,
+        }
+    }
+    fn size_bytes(&self) -> u64 {
+        1 << 20
+    }
+    fn read(&self, _: u64, length: usize, out: &mut Vec<u8>, _: Wait) -> Result<(), MediumError> {
+        self.pass();
+        out.resize(length, 0);
+        Ok(())
+    }
+    fn write(&self, _: u64, _: &[u8], _: Durability, _: Wait) -> Result<(), MediumError> {
+        self.pass();
+        Ok(())
+    }
+    fn flush(&self, _: Wait) -> Result<(), MediumError> {
+        Ok(())
+    }
+    fn unmap(&self, _: u64, _: u64, _: Wait, _: &AtomicBool) -> Result<(), MediumError> {
+        Ok(())
+    }
+    fn write_zeroes(&self, _: u64, _: u64, _: bool, _: Durability, _: Wait, _: &AtomicBool) -> Result<(), MediumError> {
+        Ok(())
+    }
+    fn allocation(&self, _: u64, _: Wait) -> Result<Extent, MediumError> {
+        Ok(Extent {
+            length_bytes: 512,
+            mapped: true,
+        })
+    }
+    fn resize(&self, _: u64) -> Result<(), MediumError> {
+        Ok(())
+    }
+}
+
+struct Bench {
+    slow: Arc<Slow>,
+    nexus: crate::scsi::Nexus,
+    crew: Arc<Crew>,
+    mailbox: Arc<Mailbox>,
+    next: u64,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let slow = Arc::new(Slow {
+            inside: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
+            gate: Mutex::new(()),
+        });
+        let identity = Identity {
+            vendor: "FARLUN".to_owned(),
+            product: "TEST".to_owned(),
+            revision: "1".to_owned(),
+            serial: "slow".to_owned(),
+        };
+        let unit = LogicalUnit::shared(Arc::clone(&slow) as Arc<dyn crate::lun::Medium>, identity);
+        let device = Device::new([(0, unit)].into());
+        let nexus = device.attach("iqn.test", "iqn.test,i,0x1").expect("free");
+        Self {
+            slow,
+            nexus,
+            crew: Arc::default(),
+            mailbox: Mailbox::new(),
+            next: 0,
+        }
+    }
+
+    fn submit(&mut self, opcode: u8) {
+        let mut cdb = [0; 10];
+        (cdb[0], cdb[8]) = (opcode, 1);
+        let Prepared::Run(execution) = self.nexus.prepare([0; 8], &cdb) else {
+            panic!("not to be run")
+        };
+        self.next += 1;
+        let job = Job {
+            id: TaskId(self.next),
+            execution,
+            data_out: vec![0; 512],
+            cancel: Arc::default(),
+            memory: Memory::default(),
+            fence: Fence::default(),
+        };
+        self.crew.submit(std::iter::once(job), &self.mailbox);
+    }
+
+    /// Waits for `count` ends. A test that gets stuck here has found a job nobody does.
+    fn wait_for(&self, count: usize) {
+        let mut notices = Vec::new();
+        while notices.len() < count {
+            self.mailbox.take(&mut notices);
+            std::thread::yield_now();
+        }
+    }
+
+    fn wait_until_inside(&self, count: usize) {
+        while self.slow.inside.load(SeqCst) < count {
+            std::thread::yield_now();
+        }
+    }
+}
+
+const READ: u8 = 0x28;
+const WRITE: u8 = 0x2a;
+
+#[test]
+fn everything_submitted_is_done() {
+    let mut bench = Bench::new();
+    for round in 0..2000 {
+        bench.submit(if round % 3 == 0 { READ } else { WRITE });
+        if round % 50 == 0 {
+            std::thread::yield_now();
+        }
+    }
+    bench.wait_for(2000);
+}
+
+#[test]
+fn reads_that_block_are_done_side_by_side() {
+    let mut bench = Bench::new();
+    let slow = Arc::clone(&bench.slow);
+    let gate = slow.gate.lock().expect("not poisoned");
+    for _ in 0..8 {
+        bench.submit(READ);
+    }
+    bench.wait_until_inside(8);
+    drop(gate);
+    bench.wait_for(8);
+}
+
+#[test]
+fn a_write_that_hangs_does_not_keep_others_waiting() {
+    let mut bench = Bench::new();
+    let slow = Arc::clone(&bench.slow);
+    let gate = slow.gate.lock().expect("not poisoned");
+    bench.submit(WRITE);
+    bench.wait_until_inside(1);
+    // It hangs; these come within the time in which nobody can know that.
+    bench.submit(WRITE);
+    bench.submit(WRITE);
+    bench.wait_until_inside(3);
+    drop(gate);
+    bench.wait_for(3);
+}
