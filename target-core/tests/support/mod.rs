@@ -1,6 +1,8 @@
 //! An initiator made of bytes and a clock made of numbers, to drive [`Connection`]s without sockets.
 #![allow(dead_code, unreachable_pub, reason = "every test file uses its own part of this")]
 
+pub mod answers;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
 use std::sync::Arc;
