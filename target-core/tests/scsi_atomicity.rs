@@ -89,7 +89,7 @@ fn bytes(words: &[u64; 64]) -> Vec<u8> {
 #[test]
 fn a_plain_write_is_never_lost_to_a_compare_and_write() {
     const STAMPS: u64 = 3000;
-    let disk = nexus(memory(8));
+    let disk = nexus(Gate::new(8));
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         for _ in 0..3 {

@@ -150,7 +150,7 @@ mod tests {
             let first = scope.spawn(move || {
                 first(syncs, &|| {
                     told.send(()).unwrap();
-                    may_go_on.recv().unwrap();
+                    may_go_on.recv_timeout(Duration::from_secs(5)).unwrap();
                 })
             });
             is_told.recv().unwrap();
@@ -206,7 +206,7 @@ mod tests {
                 syncs.sync(|| {
                     calls.fetch_add(1, Ordering::SeqCst);
                     begun.send(()).unwrap();
-                    may_go_on.recv().unwrap();
+                    may_go_on.recv_timeout(Duration::from_secs(5)).unwrap();
                     Ok(())
                 })
             });

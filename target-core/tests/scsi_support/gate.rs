@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use target_core::lun::{Durability, Extent, Medium, MediumError, MemoryMedium, Properties, Wait};
 
+/// Longest wait for anything.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 #[derive(Debug, Default)]
 struct State {
     shut: bool,
@@ -47,7 +50,7 @@ impl Gate {
         let state = self.state.lock().unwrap();
         let arrived = self
             .changed
-            .wait_timeout_while(state, Duration::from_secs(20), |state| state.waiting < writes);
+            .wait_timeout_while(state, PATIENCE, |state| state.waiting < writes);
         assert!(!arrived.unwrap().1.timed_out(), "the writes never came");
     }
 }
@@ -62,7 +65,10 @@ impl Medium for Gate {
     }
 
     fn read(&self, offset_bytes: u64, length_bytes: usize, out: &mut Vec<u8>, wait: Wait) -> Result<(), MediumError> {
-        self.inner.read(offset_bytes, length_bytes, out, wait)
+        self.inner.read(offset_bytes, length_bytes, out, wait)?;
+        // What is read is old by the time it is used.
+        std::thread::yield_now();
+        Ok(())
     }
 
     fn write(&self, offset_bytes: u64, data: &[u8], durability: Durability, wait: Wait) -> Result<(), MediumError> {
@@ -77,7 +83,9 @@ impl Medium for Gate {
         if state.shut {
             state.waiting += 1;
             self.changed.notify_all();
-            state = self.changed.wait_while(state, |state| state.shut).unwrap();
+            // Bounded, so that a test that fails with the gate shut does end.
+            let opened = self.changed.wait_timeout_while(state, PATIENCE, |state| state.shut);
+            state = opened.unwrap().0;
             state.waiting -= 1;
         }
         drop(state);
