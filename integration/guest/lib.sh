@@ -31,6 +31,10 @@ login() { # PORTAL: sets $disk to the device that appears
     say "discovery at $1"
     iscsiadm -m discovery -t sendtargets -p "$1" | tee /run/found
     grep -q " $TARGET\$" /run/found || die "$TARGET was not discovered"
+    login_to_node "$1"
+}
+
+login_to_node() { # PORTAL of a node that was discovered: sets $disk to the device that appears
     say "login"
     iscsiadm -m node -T "$TARGET" -p "$1" --login
     disk=
