@@ -46,7 +46,7 @@ setup: ## install what the tests need
 
 soak: release setup ## the long versions of the tests
 	FARLUN_SOAK=1 FARLUN_SOAK_CASES=5000 PROPTEST_CASES=5000 FARLUN_LEAK_ROUNDS=20 \
-		$(CARGO) test --release --workspace --exclude integration $(AS_ROOT)
+		$(CARGO) test --workspace --exclude integration $(AS_ROOT)
 	FARLUN_SOAK=1 $(CARGO) test -p integration $(AS_ROOT) --test '*'
 
 bench: release ## farlun beside tgt: throughput and processor time
