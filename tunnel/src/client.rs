@@ -16,8 +16,9 @@ use russh::client::Msg;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
-use crate::filter::{Counters, Side};
+use crate::filter::{Counters, Openers, Side};
 use crate::link::{self, LinkEnd, LinkError};
+use crate::owner::Users;
 use crate::peer::{ClientEvent, ClientHello, HELLO_TIMEOUT_MS, HelloError, MTU_DEFAULT, Pair, Refusal, Terms};
 use crate::ssh::forward::{Forward, ForwardError, ForwardOptions};
 use crate::ssh::{ChannelRefused, Destination, Invoker, Prompt, Session, SshError, SshOptions};
@@ -190,6 +191,7 @@ enum Way {
         stream: ChannelStream<Msg>,
         terms: Terms,
         already_read: BytesMut,
+        users: Box<Users>,
     },
     Forward(Forward),
 }
@@ -222,7 +224,7 @@ pub async fn connect(options: &ConnectOptions, prompt: Arc<dyn Prompt>) -> Resul
     let instead_of = if options.ways == Ways::Forward {
         None
     } else {
-        match open_tunnel(&session, options).await {
+        match open_tunnel(&session, options, &invoker).await {
             Ok((way, up)) => {
                 return Ok(Connected {
                     session,
@@ -269,7 +271,11 @@ pub async fn connect(options: &ConnectOptions, prompt: Arc<dyn Prompt>) -> Resul
     }
 }
 
-async fn open_tunnel(session: &Session, options: &ConnectOptions) -> Result<(Way, Up), SocketRefused> {
+async fn open_tunnel(
+    session: &Session,
+    options: &ConnectOptions,
+    invoker: &Invoker,
+) -> Result<(Way, Up), SocketRefused> {
     tun::check()?;
     let path = &options.socket_path;
     let mut stream = session
@@ -293,6 +299,7 @@ async fn open_tunnel(session: &Session, options: &ConnectOptions) -> Result<(Way
             stream,
             terms,
             already_read,
+            users: Box::new(Users::new(vec![invoker.uid])),
         },
         up,
     ))
@@ -378,6 +385,7 @@ impl Connected {
                 stream,
                 terms,
                 already_read,
+                users,
             } => {
                 let lost = session.lost();
                 let mut lost_reason = None;
@@ -387,7 +395,8 @@ impl Connected {
                         () = shutdown => {}
                     }
                 };
-                let report = link::run(Side::Client, &terms, &device, stream, already_read, stop).await;
+                let openers: Option<Box<dyn Openers>> = Some(users);
+                let report = link::run(Side::Client, openers, &terms, &device, stream, already_read, stop).await;
                 drop(device);
                 match (report.end, lost_reason) {
                     (_, Some(reason)) => Err(RunError::Lost(reason)),

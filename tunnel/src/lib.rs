@@ -8,6 +8,7 @@ pub mod client;
 pub mod filter;
 pub mod frame;
 pub mod link;
+mod owner;
 pub mod peer;
 pub mod server;
 pub mod ssh;

@@ -1,6 +1,6 @@
 //! The whole way through a stock sshd between two network namespaces: tun devices, addresses, filter, forwarding.
 //!
-//! Needs root, `ip`, `ss`, `ping`, `setpriv`, python3 and sshd.
+//! Needs root, `ip`, `ss`, `ping`, `setpriv`, `timeout`, bash and sshd.
 
 mod support;
 
@@ -42,6 +42,18 @@ fn reaches(from: &Namespace, to: SocketAddr) -> bool {
     connecting.join().unwrap().is_ok()
 }
 
+/// Says `x` to an echo service as another user: whether that went well within 3 s, and how far it came.
+fn ask_as(from: &Namespace, to: SocketAddr, uid: &str) -> (bool, String) {
+    let ask = format!(
+        "echo asking; exec 3<>/dev/tcp/{}/{} && echo connected && echo x >&3 && echo got $(head -n1 <&3)",
+        to.ip(),
+        to.port()
+    );
+    let user = ["setpriv", "--reuid", uid, "--regid", uid, "--clear-groups"];
+    let command = [&user[..], &["timeout", "3", "bash", "-c", &ask]].concat();
+    from.exec(&command)
+}
+
 fn at(address: &str, port: u16) -> SocketAddr {
     SocketAddr::new(address.parse::<IpAddr>().unwrap(), port)
 }
@@ -78,6 +90,23 @@ fn packets_cross_and_nothing_stays_behind() {
     assert_eq!(world.client.state(), client_before);
     assert_eq!(world.server.state(), server_before);
     assert!(!world.file("tunnel.sock").exists());
+}
+
+#[test]
+fn other_users_do_not_reach_the_portals() {
+    let world = World::new("");
+    let _serving = world.serve(|_| {});
+    let holding = world.connect(world.options("root")).unwrap();
+    let portal = holding.up.portals()[0];
+    let (ok, said) = ask_as(&world.client, portal, "0");
+    assert!(ok && said.contains("got x"), "root: {said}");
+    let (ok, said) = ask_as(&world.client, portal, "65534");
+    assert!(
+        !ok && said.contains("asking") && !said.contains("connected"),
+        "another user: {said}"
+    );
+    let (ok, said) = ask_as(&world.client, portal, "0");
+    assert!(ok && said.contains("got x"), "root afterwards: {said}");
 }
 
 #[test]
@@ -173,22 +202,13 @@ fn forwarding_where_the_socket_is_not_possible() {
     );
     echoes(&world.client, holding.up.portals()[0], 20 << 20).unwrap();
     assert!(!reaches(&world.server, at(CLIENT, 3260)), "loopback only");
-    let ask = "import socket; s = socket.create_connection(('127.0.0.1', 3260), 5); s.sendall(b'x'); print(s.recv(1))";
-    let (ok, said) = world.client.exec(&["python3", "-c", ask]);
-    assert!(ok && said.contains("b'x'"), "{said}");
-    let as_nobody = [
-        "setpriv",
-        "--reuid",
-        "65534",
-        "--regid",
-        "65534",
-        "--clear-groups",
-        "python3",
-        "-c",
-        ask,
-    ];
-    let (ok, said) = world.client.exec(&as_nobody);
-    assert!(!ok || !said.contains("b'x'"), "another local user: {said}");
+    let (ok, said) = ask_as(&world.client, at("127.0.0.1", 3260), "0");
+    assert!(ok && said.contains("got x"), "{said}");
+    let (_, said) = ask_as(&world.client, at("127.0.0.1", 3260), "65534");
+    assert!(
+        said.contains("asking") && !said.contains("got x"),
+        "another local user: {said}"
+    );
     let mut again = world.options("nobody");
     let error = world.connect(again.clone()).unwrap_err().to_string();
     assert!(

@@ -33,12 +33,17 @@ pub(super) struct Flows {
 }
 
 impl Flows {
-    /// Notes a segment that our own kernel sends: an opening (SYN without ACK), or a word on a connection that has
-    /// been there before this table was (the device outlives the connection to the peer).
-    pub(super) fn sent(&mut self, flow: Flow, flags: u8, now_ms: u64) {
+    /// Whether a segment that our own kernel sends begins something: an opening (SYN without ACK), or a word on a
+    /// connection that has been there before this table was (the device outlives the connection to the peer).
+    pub(super) fn begins(&self, flow: Flow, flags: u8) -> bool {
         let opens = flags & (SYN | ACK | RST) == SYN;
         let speaks = flags & (SYN | ACK | RST) == ACK;
-        if opens || (speaks && !self.table.contains_key(&flow)) {
+        opens || (speaks && !self.table.contains_key(&flow))
+    }
+
+    /// Notes a segment that our own kernel sends.
+    pub(super) fn sent(&mut self, flow: Flow, flags: u8, now_ms: u64) {
+        if self.begins(flow, flags) {
             self.make_room(now_ms);
             self.table.insert(flow, State::default());
         }

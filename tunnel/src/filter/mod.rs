@@ -2,7 +2,7 @@
 //!
 //! Neither end trusts the other. Source and destination are exactly the pair. The client takes from the server only
 //! TCP from a portal's port that answers what the client itself opened, echo replies, and ICMP errors about its own
-//! packets. The server takes from the client only TCP to a portal's port, echo requests, and ICMP errors. Nothing
+//! packets; and it lets only some users of its host open anything ([`Openers`]). The server takes from the client only TCP to a portal's port, echo requests, and ICMP errors. Nothing
 //! else passes, and each reason has a counter. What our own kernel sends out is held to the same rules, so a
 //! misplaced route cannot leak into the tunnel.
 
@@ -11,7 +11,7 @@ mod packet;
 #[cfg(test)]
 mod tests;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use flows::{Flow, Flows};
 use packet::{ACK, Packet, Quoted, SYN, Transport};
@@ -28,6 +28,13 @@ pub enum Side {
     Client,
     /// Has the portals.
     Server,
+}
+
+/// Whose connections a client takes.
+pub trait Openers: std::fmt::Debug + Send {
+    /// Whether the one who opens the connection between these two may; asked for every opening, and for the first word
+    /// on a connection that the filter does not know.
+    fn may_open(&mut self, from: SocketAddrV4, to: SocketAddrV4) -> bool;
 }
 
 /// Why a packet did not pass.
@@ -56,6 +63,8 @@ pub enum DropReason {
     NotAPortal,
     /// An opening from the end that must not open connections, or the answer to one.
     BareSyn,
+    /// A connection that was opened by a user who must not.
+    OtherUser,
     /// TCP for a connection that was not opened here.
     UnknownFlow,
     /// An ICMP type that has no business here.
@@ -72,7 +81,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All of them, in the order of the counters.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::NotIpv4,
         Self::Truncated,
         Self::BadHeader,
@@ -84,6 +93,7 @@ impl DropReason {
         Self::BadTcpFlags,
         Self::NotAPortal,
         Self::BareSyn,
+        Self::OtherUser,
         Self::UnknownFlow,
         Self::IcmpType,
         Self::NotOurs,
@@ -106,6 +116,7 @@ impl DropReason {
             Self::BadTcpFlags => "bad TCP flags",
             Self::NotAPortal => "not a portal's port",
             Self::BareSyn => "connection from the wrong end",
+            Self::OtherUser => "connection of another user",
             Self::UnknownFlow => "unknown connection",
             Self::IcmpType => "ICMP type",
             Self::NotOurs => "ICMP error about a foreign packet",
@@ -125,6 +136,7 @@ pub struct Filter {
     portal_ports: Vec<u16>,
     mtu: usize,
     flows: Flows,
+    openers: Option<Box<dyn Openers>>,
 }
 
 impl Filter {
@@ -138,7 +150,15 @@ impl Filter {
             portal_ports,
             mtu: usize::from(mtu),
             flows: Flows::default(),
+            openers: None,
         }
+    }
+
+    /// Lets only some users of this host open connections; without this all of them may.
+    #[must_use]
+    pub fn with_openers(mut self, openers: Box<dyn Openers>) -> Self {
+        self.openers = Some(openers);
+        self
     }
 
     /// Whether a packet that our kernel sends may go to the peer. `now_ms` is any clock that does not go back.
@@ -161,14 +181,12 @@ impl Filter {
                     // The answer to an opening that should never have come in.
                     return Err(DropReason::BareSyn);
                 }
-                self.flows.sent(
-                    Flow {
-                        local_port: source_port,
-                        remote_port: destination_port,
-                    },
-                    flags,
-                    now_ms,
-                );
+                let flow = Flow {
+                    local_port: source_port,
+                    remote_port: destination_port,
+                };
+                self.openers_let(flow, flags)?;
+                self.flows.sent(flow, flags, now_ms);
                 Ok(())
             }
             (Side::Server, Transport::Tcp { source_port, flags, .. }) => {
@@ -259,6 +277,22 @@ impl Filter {
             return Err(DropReason::WrongDestination);
         }
         Ok(packet)
+    }
+
+    fn openers_let(&mut self, flow: Flow, flags: u8) -> Result<(), DropReason> {
+        let Some(openers) = &mut self.openers else {
+            return Ok(());
+        };
+        if !self.flows.begins(flow, flags) {
+            return Ok(());
+        }
+        let from = SocketAddrV4::new(self.local, flow.local_port);
+        let to = SocketAddrV4::new(self.remote, flow.remote_port);
+        if openers.may_open(from, to) {
+            Ok(())
+        } else {
+            Err(DropReason::OtherUser)
+        }
     }
 
     fn portal(&self, port: u16) -> Result<(), DropReason> {

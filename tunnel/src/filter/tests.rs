@@ -73,6 +73,49 @@ fn a_connection_and_a_ping_pass_both_filters() {
     }
 }
 
+/// Lets in connections from even ports.
+#[derive(Debug)]
+struct Even;
+
+impl Openers for Even {
+    fn may_open(&mut self, from: SocketAddrV4, to: SocketAddrV4) -> bool {
+        assert_eq!((from.ip(), to), (&CLIENT, SocketAddrV4::new(SERVER, 3260)));
+        from.port().is_multiple_of(2)
+    }
+}
+
+#[test]
+fn connections_of_other_users_do_not_begin() {
+    let mut client = client().with_openers(Box::new(Even));
+    for flags in [SYN, ACK, FIN | ACK] {
+        let theirs = tcp(CLIENT, 40001, SERVER, 3260, flags);
+        assert_eq!(client.outbound(&theirs, 0), Err(DropReason::OtherUser), "{flags:#x}");
+    }
+    let answer = tcp(SERVER, 3260, CLIENT, 40001, SYN | ACK);
+    assert_eq!(client.inbound(&answer, 0), Err(DropReason::UnknownFlow));
+    for flags in [SYN, ACK, FIN | ACK] {
+        assert_eq!(client.outbound(&tcp(CLIENT, 40000, SERVER, 3260, flags), 0), Ok(()));
+    }
+    let elsewhere = tcp(CLIENT, 40001, SERVER, 22, SYN);
+    assert_eq!(client.outbound(&elsewhere, 0), Err(DropReason::NotAPortal));
+}
+
+#[test]
+fn a_port_taken_over_by_another_user_is_asked_about_again() {
+    #[derive(Debug)]
+    struct Once(bool);
+    impl Openers for Once {
+        fn may_open(&mut self, _: SocketAddrV4, _: SocketAddrV4) -> bool {
+            std::mem::replace(&mut self.0, false)
+        }
+    }
+    let mut client = client().with_openers(Box::new(Once(true)));
+    let opening = tcp(CLIENT, 40000, SERVER, 3260, SYN);
+    assert_eq!(client.outbound(&opening, 0), Ok(()));
+    assert_eq!(client.outbound(&tcp(CLIENT, 40000, SERVER, 3260, ACK), 1), Ok(()));
+    assert_eq!(client.outbound(&opening, 2), Err(DropReason::OtherUser));
+}
+
 #[test]
 fn what_a_hostile_server_sends() {
     use DropReason as R;
@@ -354,8 +397,8 @@ fn drops_are_counted_by_reason() {
     }
     drops.note(DropReason::BareSyn);
     assert_eq!(drops.count(DropReason::BareSyn), 2);
-    assert_eq!(drops.total(), 18);
-    assert_eq!(drops.iter().count(), 17);
+    assert_eq!(drops.total(), 19);
+    assert_eq!(drops.iter().count(), 18);
 }
 
 fn address() -> impl Strategy<Value = Ipv4Addr> {

@@ -17,7 +17,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
-use crate::filter::{Counters, Filter, Side};
+use crate::filter::{Counters, Filter, Openers, Side};
 use crate::frame::{Decoder, Encoder, FrameError, MAX_PACKET_BYTES};
 use crate::peer::{Terms, capability};
 
@@ -77,10 +77,11 @@ pub struct Report {
     pub counters: Counters,
 }
 
-/// Carries packets until `shutdown` resolves, the peer closes, or something breaks. `already_read` is what came
-/// behind the hello.
+/// Carries packets until `shutdown` resolves, the peer closes, or something breaks. `openers` may open connections on
+/// this end (`None`: everybody who can), `already_read` is what came behind the hello.
 pub async fn run<D, S>(
     side: Side,
+    openers: Option<Box<dyn Openers>>,
     terms: &Terms,
     device: &D,
     stream: S,
@@ -95,7 +96,10 @@ where
         Side::Client => (terms.pair.client(), terms.pair.server()),
         Side::Server => (terms.pair.server(), terms.pair.client()),
     };
-    let filter = Filter::new(side, local, remote, &terms.portal_ports, terms.mtu);
+    let mut filter = Filter::new(side, local, remote, &terms.portal_ports, terms.mtu);
+    if let Some(openers) = openers {
+        filter = filter.with_openers(openers);
+    }
     let clock = Clock(Instant::now());
     let engine = Engine::new(filter, terms.capabilities & capability::ALIVE != 0, clock.now_ms());
     let shared = Shared {

@@ -88,7 +88,18 @@ fn echo(from_client: bool, length: usize) -> Vec<u8> {
 
 fn spawn<S: AsyncRead + AsyncWrite + Send + 'static>(side: Side, stream: S) -> (Kernel, JoinHandle<Report>) {
     let (device, kernel) = fake_device();
-    let running = async move { run(side, &terms(), &device, stream, BytesMut::new(), std::future::pending()).await };
+    let running = async move {
+        run(
+            side,
+            None,
+            &terms(),
+            &device,
+            stream,
+            BytesMut::new(),
+            std::future::pending(),
+        )
+        .await
+    };
     (kernel, tokio::spawn(running))
 }
 
@@ -220,7 +231,7 @@ async fn a_blocked_stream_stops_the_device() {
 async fn stops_when_told_and_says_goodbye() {
     let (here, mut wire) = tokio::io::duplex(64);
     let (device, _kernel) = fake_device();
-    let report = run(Side::Client, &terms(), &device, here, BytesMut::new(), async {}).await;
+    let report = run(Side::Client, None, &terms(), &device, here, BytesMut::new(), async {}).await;
     assert!(matches!(report.end, Ok(LinkEnd::Stopped)));
     let mut rest = Vec::new();
     wire.read_to_end(&mut rest).await.unwrap();

@@ -125,7 +125,7 @@ impl Client {
         let stop = async {
             let _or_gone = self.stopping.wait_for(|stop| *stop).await;
         };
-        let report = link::run(Side::Server, &terms, &device, stream, already_read, stop).await;
+        let report = link::run(Side::Server, None, &terms, &device, stream, already_read, stop).await;
         let error = report.end.err().map(|error| error.to_string());
         tracing::info!(uid, ifname, error, "tunnel is down");
         announced.ends(error, report.counters);

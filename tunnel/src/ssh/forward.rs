@@ -13,8 +13,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::owner::owner;
 use super::{ChannelRefused, Session};
+use crate::owner::owner;
 
 /// Connections forwarded at once, at most.
 pub const FORWARDS_MAX: usize = 64;

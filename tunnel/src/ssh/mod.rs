@@ -12,7 +12,6 @@ mod invoker;
 pub mod known_hosts;
 #[cfg(test)]
 mod known_hosts_tests;
-mod owner;
 mod prompt;
 mod session;
 
