@@ -1,12 +1,17 @@
 //! What a server says when it is ready: what it exports, and what to type on the other side.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 
 use target_core::iscsi::Target;
 use target_core::lun::WriteCache;
+use tunnel::client::SOCKET_PATH;
 
-use crate::config::{LunPlan, MediumPlan, Plan, Size, TargetPlan};
+use crate::config::{ISCSI_PORT, LunPlan, MediumPlan, Plan, Size, TargetPlan, TunnelPlan};
 use crate::say::say;
+
+/// The first port that everybody may listen on.
+const UNPRIVILEGED_PORT: u16 = 1024;
 
 /// Prints what is exported where, the commands for the other side, and the line that starts with `ready`.
 pub(crate) fn announce(plan: &Plan, targets: &[std::sync::Arc<Target>], portals: &[SocketAddr]) {
@@ -95,14 +100,43 @@ fn commands(plan: &Plan, portals: &[SocketAddr]) {
     if portals.iter().any(|portal| portal.ip().is_loopback()) || plan.tunnel.is_some() {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         say!("On any other, through SSH and with no port open but sshd's:");
-        let sudo = if plan.tunnel.is_some() { "sudo " } else { "" };
-        let port = match portals.iter().find(|portal| portal.ip().is_loopback()) {
-            Some(portal) if plan.tunnel.is_none() && portal.port() != crate::config::ISCSI_PORT => {
-                format!(" --target-port {0} --listen 127.0.0.1:{0}", portal.port())
-            }
-            _ => String::new(),
-        };
-        say!("  {sudo}farlun connect user@{host}{port}        # then the commands it prints");
+        let connect = connect(plan.tunnel.as_ref(), portals, &host);
+        say!("  {connect}        # then the commands it prints");
+    }
+}
+
+/// What reaches this server from anywhere else, with every option that is not what `connect` takes by itself.
+fn connect(tunnel: Option<&TunnelPlan>, portals: &[SocketAddr], host: &str) -> String {
+    let sudo = if tunnel.is_some() { "sudo " } else { "" };
+    let mut command = format!("{sudo}farlun connect user@{host}");
+    if let Some(tunnel) = tunnel
+        && tunnel.socket != Path::new(SOCKET_PATH)
+    {
+        command += &format!(" --socket {}", quoted(&tunnel.socket.display().to_string()));
+    }
+    // Forwarding goes to 127.0.0.1.
+    let mut forwarded = portals
+        .iter()
+        .filter(|portal| reachable(**portal).0.ip() == Ipv4Addr::LOCALHOST);
+    if let Some(portal) = forwarded.next()
+        && portal.port() != ISCSI_PORT
+    {
+        command += &format!(" --target-port {}", portal.port());
+        // The same port on both ends, so that discovery tells an address that is right there.
+        if portal.port() >= UNPRIVILEGED_PORT || tunnel.is_some() {
+            command += &format!(" --listen 127.0.0.1:{}", portal.port());
+        }
+    }
+    command
+}
+
+/// As one word of a shell.
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    if text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
     }
 }
 
@@ -117,5 +151,42 @@ fn reachable(portal: SocketAddr) -> (SocketAddr, &'static str) {
         ),
         ip if ip.is_loopback() => (portal, "this machine"),
         _ => (portal, "a machine that reaches it"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connect_is_told_with_what_it_cannot_know() {
+        let tunnel = |socket: &str| TunnelPlan {
+            socket: socket.into(),
+            group: None,
+            port: 3260,
+            mtu_bytes: 1500,
+            clients: 1,
+            line: None,
+        };
+        let portal = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let (usual, other) = (tunnel(SOCKET_PATH), tunnel("/srv/my tunnel.sock"));
+        assert_eq!(
+            connect(Some(&usual), &[portal("127.0.0.1:3260")], "vm"),
+            "sudo farlun connect user@vm"
+        );
+        assert_eq!(connect(Some(&usual), &[], "vm"), "sudo farlun connect user@vm");
+        assert_eq!(
+            connect(Some(&other), &[portal("127.0.0.1:3333")], "vm"),
+            "sudo farlun connect user@vm --socket '/srv/my tunnel.sock' --target-port 3333 --listen 127.0.0.1:3333"
+        );
+        assert_eq!(
+            connect(Some(&tunnel("/srv/t.sock")), &[portal("192.0.2.1:3333")], "vm"),
+            "sudo farlun connect user@vm --socket /srv/t.sock"
+        );
+        assert_eq!(
+            connect(None, &[portal("127.0.0.1:860")], "vm"),
+            "farlun connect user@vm --target-port 860"
+        );
+        assert_eq!(quoted("it's"), r"'it'\''s'");
     }
 }
