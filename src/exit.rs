@@ -52,7 +52,19 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#}", self.error)
+        // Many errors say their source themselves, others leave it to the chain.
+        let mut said = String::new();
+        for error in self.error.chain() {
+            let text = error.to_string();
+            if said.contains(&text) {
+                continue;
+            }
+            if !said.is_empty() {
+                said += ": ";
+            }
+            said += &text;
+        }
+        f.write_str(&said)
     }
 }
 
@@ -71,5 +83,26 @@ pub(crate) trait OrExit<T> {
 impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {
     fn or_exit(self, exit: Exit) -> Result<T, Failure> {
         self.map_err(|error| Failure::new(exit, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context, anyhow};
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_said_twice() {
+        let failure = |error: anyhow::Error| Failure::new(Exit::Failure, error).to_string();
+        assert_eq!(failure(anyhow!("no room")), "no room");
+        let chain = Err::<(), _>(anyhow!("no room"))
+            .context("cannot write")
+            .context("LUN 0");
+        assert_eq!(failure(chain.unwrap_err()), "LUN 0: cannot write: no room");
+        let told = Err::<(), _>(anyhow!("no room"))
+            .context("cannot write: no room")
+            .context("LUN 0");
+        assert_eq!(failure(told.unwrap_err()), "LUN 0: cannot write: no room");
     }
 }

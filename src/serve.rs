@@ -85,6 +85,12 @@ fn make_directory(path: &Path) -> anyhow::Result<()> {
 async fn start(plan: Plan, mut problems: Problems, only_check: bool) -> Result<(), Failure> {
     config::survey(&plan, &mut problems);
     let opened = media::open_existing(&plan, &mut problems);
+    if only_check {
+        portals::check(&plan, &mut problems);
+        if let Some(tunnel) = &plan.tunnel {
+            tunnels::check(tunnel, &mut problems);
+        }
+    }
     if !problems.is_empty() {
         let exit = if problems.are_all_passing() {
             Exit::Failure

@@ -302,3 +302,33 @@ fn the_demo_ends_well_and_leaves_nothing() {
         .collect();
     assert_eq!(left, Vec::<std::ffi::OsString>::new());
 }
+
+#[test]
+fn checking_finds_what_is_in_the_way() {
+    let state = tempfile::tempdir().unwrap();
+    let there = |name: &str| state.path().join(name);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::fs::write(there("socket"), "precious").unwrap();
+    std::fs::File::create(there("a.img")).unwrap().set_len(1 << 20).unwrap();
+    std::os::unix::fs::symlink(there("a.img"), there("b.img")).unwrap();
+    let text = format!(
+        "[[target]]\nname = \"iqn.2026-11.com.example:disk\"\n[[target.lun]]\nlun = 0\nfile = \"a.img\"\n\
+         [[target.lun]]\nlun = 1\nfile = \"b.img\"\n[[portal]]\nlisten = \"127.0.0.1:{port}\"\n\
+         [tunnel]\nsocket = \"socket\"\n"
+    );
+    std::fs::write(there("farlun.toml"), text).unwrap();
+    let check = || {
+        farlun(state.path())
+            .args(["serve", "--check"])
+            .arg(there("farlun.toml"))
+            .output()
+            .unwrap()
+    };
+    let said = ended(&check(), 2);
+    for part in ["is taken by", "are the same: one LUN each", "is not a socket"] {
+        assert!(said.contains(part), "{part:?} is not in {said}");
+    }
+    assert!(!said.contains("already open as a LUN"), "{said}");
+    assert!(!there("socket.lock").exists());
+}

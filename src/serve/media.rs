@@ -2,6 +2,7 @@
 //! is known to work, what has to be created.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -29,14 +30,29 @@ pub(crate) struct Opened {
 /// Opens what exists. What does not open goes to `problems`.
 pub(crate) fn open_existing(plan: &Plan, problems: &mut Problems) -> Opened {
     let luns = plan.targets.iter().flat_map(|target| &target.luns);
-    let media = luns.map(|lun| match open(lun) {
-        Ok(medium) => medium,
-        Err(error) => {
-            add_problem(lun, error, problems);
+    let mut opened = Opened::default();
+    let mut locked = Vec::new();
+    for lun in luns {
+        let file = identity(lun);
+        let medium = open(lun).unwrap_or_else(|error| {
+            add_problem(lun, error, file.is_some() && locked.contains(&file), problems);
             None
+        });
+        if medium.is_some() {
+            locked.push(file);
         }
-    });
-    Opened { media: media.collect() }
+        opened.media.push(medium);
+    }
+    opened
+}
+
+/// Device and inode of what a LUN is kept in.
+fn identity(lun: &LunPlan) -> Option<(u64, u64)> {
+    let (MediumPlan::File { path, .. } | MediumPlan::Device { path }) = &lun.medium else {
+        return None;
+    };
+    let found = std::fs::metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
 }
 
 fn open(lun: &LunPlan) -> Result<Option<Arc<dyn Medium>>, OpenError> {
@@ -52,8 +68,10 @@ fn open(lun: &LunPlan) -> Result<Option<Arc<dyn Medium>>, OpenError> {
 }
 
 /// An error of opening, unless the survey has said the same already.
-fn add_problem(lun: &LunPlan, error: OpenError, problems: &mut Problems) {
+fn add_problem(lun: &LunPlan, error: OpenError, named_twice: bool, problems: &mut Problems) {
     match &error {
+        // The lock is our own, from the LUN that named the file first: the survey has said so.
+        OpenError::InUse { .. } if named_twice => {}
         OpenError::InUse { path } => {
             let holder = culprit::lock_holder(path).map_or(String::new(), |holder| format!(", held by {holder}"));
             problems.add_passing(

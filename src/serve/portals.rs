@@ -7,7 +7,7 @@ use anyhow::anyhow;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
-use crate::config::Plan;
+use crate::config::{Plan, Problems};
 use crate::culprit;
 
 /// Connections waiting to be accepted.
@@ -27,6 +27,19 @@ pub(crate) fn bind(plan: &Plan) -> anyhow::Result<Vec<TcpListener>> {
         Ok(listeners)
     } else {
         Err(anyhow!("{}", failed.join("\n")))
+    }
+}
+
+/// Binds every portal of the plan for a moment; those that fail go to `problems`, unless their line is there already.
+pub(crate) fn check(plan: &Plan, problems: &mut Problems) {
+    for portal in &plan.portals {
+        let known = problems
+            .list()
+            .iter()
+            .any(|known| known.line == portal.line && known.line.is_some());
+        if !known && let Err(error) = listen(portal.address) {
+            problems.add_passing(portal.line, explain(portal.address, &error));
+        }
     }
 }
 

@@ -8,9 +8,9 @@ use anyhow::Context;
 use target_core::server::Server;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
-use tunnel::server::{Event, Link, ServerOptions, TunnelServer, listen_on_link};
+use tunnel::server::{Event, Link, ServerOptions, TunnelServer, check_socket, listen_on_link};
 
-use crate::config::TunnelPlan;
+use crate::config::{Problems, TunnelPlan};
 
 /// Events that may wait for us.
 const EVENTS_WAITING: usize = 16;
@@ -19,6 +19,13 @@ const EVENTS_WAITING: usize = 16;
 pub(crate) struct Tunnels {
     server: TunnelServer,
     port: u16,
+}
+
+/// Whether the socket could be taken; if not, that goes to `problems`.
+pub(crate) fn check(plan: &TunnelPlan, problems: &mut Problems) {
+    if let Err(error) = check_socket(&plan.socket) {
+        problems.add_passing(plan.line, error.to_string());
+    }
 }
 
 impl Tunnels {

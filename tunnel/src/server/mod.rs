@@ -28,7 +28,7 @@ use crate::tun::{self, TunError};
 use socket::ServerSocket;
 
 pub use portal::listen_on_link;
-pub use socket::group_id;
+pub use socket::{check_socket, group_id};
 
 /// How long to wait after a failed accept (no file descriptors left), in milliseconds.
 const ACCEPT_PAUSE_MS: u64 = 100;

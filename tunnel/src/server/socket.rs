@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Gid, Mode, OFlags};
+use rustix::fs::{Access, FlockOperation, Gid, Mode, OFlags};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::ServerError;
@@ -26,16 +26,69 @@ pub(super) struct ServerSocket {
     _lock: File,
 }
 
+/// Whether a server could take this path now. Nothing is made or removed.
+///
+/// # Errors
+/// What [`TunnelServer::bind`](super::TunnelServer::bind) would run into, as far as that can be seen.
+pub fn check_socket(path: &Path) -> Result<(), ServerError> {
+    not_in_the_way(path)?;
+    let failed = |what, path: &Path, error: io::Error| {
+        let path = path.to_owned();
+        Err(ServerError::Socket { what, path, error })
+    };
+    let lock_path = beside(path, ".lock");
+    match rustix::fs::open(
+        &lock_path,
+        OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+        Mode::empty(),
+    ) {
+        Ok(lock) => match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(ServerError::AlreadyRunning(path.to_owned())),
+            Err(error) => return failed("lock", &lock_path, error.into()),
+        },
+        Err(rustix::io::Errno::NOENT) => {}
+        Err(error) => return failed("open the lock", &lock_path, error.into()),
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(ServerError::AlreadyRunning(path.to_owned()));
+    }
+    // Directories that are missing will be made.
+    let directory = directory_of(path);
+    let Some(there) = directory
+        .ancestors()
+        .find(|ancestor| ancestor.symlink_metadata().is_ok())
+    else {
+        return Ok(());
+    };
+    match rustix::fs::access(there, Access::WRITE_OK | Access::EXEC_OK) {
+        Ok(()) => Ok(()),
+        Err(error) => failed("make the socket in", there, error.into()),
+    }
+}
+
+fn not_in_the_way(path: &Path) -> Result<(), ServerError> {
+    match path.symlink_metadata() {
+        Ok(metadata) if !metadata.file_type().is_socket() => Err(ServerError::InTheWay(path.to_owned())),
+        _ => Ok(()),
+    }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
 impl ServerSocket {
     pub(super) fn bind(path: &Path, group: Option<u32>) -> Result<Self, ServerError> {
         let at = |what: &'static str, path: &Path| {
             let path = path.to_owned();
             move |error: io::Error| ServerError::Socket { what, path, error }
         };
-        let directory = match path.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
+        not_in_the_way(path)?;
+        let directory = directory_of(path);
         DirBuilder::new()
             .recursive(true)
             .mode(DIRECTORY_MODE)
@@ -51,13 +104,10 @@ impl ServerSocket {
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(ServerError::AlreadyRunning(path.to_owned())),
             Err(error) => return Err(at("lock", &lock_path)(error.into())),
         }
-        match path.symlink_metadata() {
-            Ok(metadata) if !metadata.file_type().is_socket() => return Err(ServerError::InTheWay(path.to_owned())),
-            // Somebody answers there without our lock.
-            Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
-                return Err(ServerError::AlreadyRunning(path.to_owned()));
-            }
-            _ => {}
+        not_in_the_way(path)?;
+        // Somebody answers there without our lock.
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(ServerError::AlreadyRunning(path.to_owned()));
         }
 
         // Bound and given its rights under a name nobody knows, then moved over a stale one.
@@ -189,6 +239,21 @@ mod tests {
         std::fs::write(&path, "precious").unwrap();
         assert!(matches!(ServerSocket::bind(&path, None), Err(ServerError::InTheWay(_))));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+        assert!(!beside(&path, ".lock").exists());
+        assert!(matches!(check_socket(&path), Err(ServerError::InTheWay(_))));
+    }
+
+    #[tokio::test]
+    async fn checking_tells_and_touches_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("run/tunnel.sock");
+        check_socket(&path).unwrap();
+        assert!(!home.path().join("run").exists());
+        let socket = ServerSocket::bind(&path, None).unwrap();
+        assert!(matches!(check_socket(&path), Err(ServerError::AlreadyRunning(_))));
+        drop(socket);
+        check_socket(&path).unwrap();
+        assert!(!path.exists());
     }
 
     #[test]
