@@ -65,7 +65,14 @@ pub(crate) fn failed(error: Error, what: impl std::fmt::Display) -> Failure {
         Error::LoginRefused { .. } => Exit::Refused,
         _ => Exit::Failure,
     };
-    Failure::new(exit, anyhow!("{what}: {error}"))
+    // RFC 7143 §11.13.5, 02/02: not permitted to this initiator; farlun says so for LUNs that are another's as well.
+    let hint = match &error {
+        Error::LoginRefused { status, .. } if (status.class(), status.detail()) == (0x02, 0x02) => {
+            " (or another initiator has its LUNs: they are not shared)"
+        }
+        _ => "",
+    };
+    Failure::new(exit, anyhow!("{what}: {error}{hint}"))
 }
 
 /// Logs in to a target, or to discovery.

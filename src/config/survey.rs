@@ -21,7 +21,7 @@ pub(crate) fn survey(plan: &Plan, problems: &mut Problems) {
         match &lun.medium {
             MediumPlan::File { path, size } => survey_file(lun, path, *size, problems),
             MediumPlan::Device { path } => survey_device(lun, path, problems),
-            MediumPlan::Memory { .. } => {}
+            MediumPlan::Memory { size } => survey_memory(lun, *size, problems),
         }
     }
     same_file_twice(luns(), problems);
@@ -80,12 +80,50 @@ fn existing_file(lun: &LunPlan, path: &Path, found: &Metadata, size: Option<Size
         ),
         _ => {}
     }
+    if let Some(device) = attached_to(Path::new("/sys/block"), found) {
+        problems.add_passing(
+            lun.line,
+            format!("{shown} is in use as {device}: sudo losetup -d {device}, or export that with device ="),
+        );
+    }
     if let Err(error) = OpenOptions::new().read(true).write(true).open(path) {
         problems.add(
             lun.line,
             format!("{shown} cannot be read and written by this user: {error}"),
         );
     }
+}
+
+fn survey_memory(lun: &LunPlan, size: Size, problems: &mut Problems) {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    if let Some(total) = memory_total(&meminfo)
+        && size.0 > total
+    {
+        problems.add(
+            lun.line,
+            format!("a LUN of {size} in memory does not fit this machine: it has {total} bytes; use a file instead"),
+        );
+    }
+}
+
+/// All memory there is, in bytes (proc_meminfo(5): MemTotal, in KiB whatever it says).
+fn memory_total(meminfo: &str) -> Option<u64> {
+    let rest = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    rest.split_ascii_whitespace()
+        .next()?
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1024)
+}
+
+/// The loop device that a file is attached to (`/sys/block/loopN/loop/backing_file`), such as `/dev/loop0`.
+fn attached_to(block: &Path, file: &Metadata) -> Option<String> {
+    std::fs::read_dir(block).ok()?.flatten().find_map(|device| {
+        let backing = std::fs::read_to_string(device.path().join("loop/backing_file")).ok()?;
+        let backing = std::fs::metadata(backing.trim_end_matches('\n')).ok()?;
+        let same = (backing.dev(), backing.ino()) == (file.dev(), file.ino());
+        same.then(|| format!("/dev/{}", device.file_name().to_string_lossy()))
+    })
 }
 
 fn sized(bytes: u64) -> String {
@@ -248,6 +286,27 @@ fn survey_portal(portal: &PortalPlan, problems: &mut Problems) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_read_from_meminfo() {
+        assert_eq!(memory_total("MemFree: 1 kB\nMemTotal:    2048 kB\n"), Some(2 << 20));
+        assert_eq!(memory_total("MemFree: 1 kB\n"), None);
+    }
+
+    #[test]
+    fn a_file_behind_a_loop_device_is_found() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("lun.img");
+        std::fs::write(&file, "").unwrap();
+        let found = std::fs::metadata(&file).unwrap();
+        let block = home.path().join("block");
+        std::fs::create_dir_all(block.join("loop0")).unwrap();
+        std::fs::create_dir_all(block.join("loop7/loop")).unwrap();
+        assert_eq!(attached_to(&block, &found), None);
+        let backing = format!("{}\n", file.display());
+        std::fs::write(block.join("loop7/loop/backing_file"), backing).unwrap();
+        assert_eq!(attached_to(&block, &found).as_deref(), Some("/dev/loop7"));
+    }
 
     #[test]
     fn a_mounted_device_is_found_by_its_number() {

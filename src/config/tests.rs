@@ -372,6 +372,7 @@ fn the_machine_is_looked_at_and_left_as_it_is() {
             "file = \"one-mib\"\n[[target.lun]]\nlun = 1\nfile = \"link\"",
             "are the same",
         ),
+        ("memory = \"900000TiB\"", "does not fit this machine"),
         ("file = \"huge\"\nsize = \"8000000TiB\"", "cannot hold a file"),
     ] {
         let text = GOOD.replace("memory = \"1MiB\"", medium);
