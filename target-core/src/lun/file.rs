@@ -247,6 +247,14 @@ impl Medium for FileMedium {
     }
 }
 
+impl Drop for FileMedium {
+    /// A child process that is being started at this moment may still have the descriptor, and the lock with it:
+    /// closing ours would not release it.
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.descriptor.file, FlockOperation::Unlock);
+    }
+}
+
 fn lock(file: &File, path: &Path) -> Result<(), OpenError> {
     rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).map_err(|e| match e {
         Errno::WOULDBLOCK => OpenError::InUse { path: path.to_owned() },
