@@ -332,3 +332,27 @@ fn checking_finds_what_is_in_the_way() {
     assert!(!said.contains("already open as a LUN"), "{said}");
     assert!(!there("socket.lock").exists());
 }
+
+#[test]
+fn forwarding_to_the_world_is_refused_before_any_login() {
+    let state = tempfile::tempdir().unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let said = farlun(state.path())
+        .args([
+            "connect",
+            "--via",
+            "forward",
+            "--listen",
+            "0.0.0.0:3260",
+            "--port",
+            &port,
+            "127.0.0.1",
+        ])
+        .output()
+        .unwrap();
+    let said = ended(&said, 2);
+    assert!(said.contains("listens on loopback only, not on 0.0.0.0:3260"), "{said}");
+    assert!(listener.accept().is_err(), "nobody connected");
+}

@@ -218,6 +218,13 @@ impl std::fmt::Debug for Connected {
 /// # Errors
 /// See [`ConnectError`]; nothing is left behind.
 pub async fn connect(options: &ConnectOptions, prompt: Arc<dyn Prompt>) -> Result<Connected, ConnectError> {
+    // Before anybody is asked for a passphrase; by the tunnel it does not matter.
+    if options.ways == Ways::Forward {
+        options.forward.check().map_err(|error| ConnectError::Forward {
+            error,
+            instead_of: None,
+        })?;
+    }
     let invoker = Invoker::current().ok_or(SshError::NoHome)?;
     let session = Session::open(&options.destination, &options.ssh, &invoker, prompt).await?;
     let session = Arc::new(session);

@@ -48,6 +48,20 @@ impl Default for ForwardOptions {
     }
 }
 
+impl ForwardOptions {
+    /// Whether this is permitted at all.
+    ///
+    /// # Errors
+    /// [`ForwardError::NotLoopback`].
+    pub fn check(&self) -> Result<(), ForwardError> {
+        if self.listen.ip().is_loopback() {
+            Ok(())
+        } else {
+            Err(ForwardError::NotLoopback(self.listen))
+        }
+    }
+}
+
 /// Why there is no forwarding.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
@@ -88,9 +102,7 @@ impl Forward {
     /// # Errors
     /// See [`ForwardError`].
     pub async fn open(session: &Session, options: ForwardOptions) -> Result<Self, ForwardError> {
-        if !options.listen.ip().is_loopback() {
-            return Err(ForwardError::NotLoopback(options.listen));
-        }
+        options.check()?;
         let listen = |error| ForwardError::Listen {
             address: options.listen,
             error,
