@@ -19,13 +19,13 @@ mod tests;
 /// Threads of one LUN at most.
 const CREW_MAX: usize = 32;
 /// A queue that has not moved for this long, in microseconds, has its members stuck in the medium.
-const STUCK_AFTER_US: u64 = 1_000;
+const STUCK_AFTER_US: u64 = 10_000;
 /// A member without work leaves after this long, in milliseconds.
 const LEAVE_AFTER_MS: u64 = 10_000;
 /// Completions are handed over together, at most so many at a time.
 const BATCH_MAX: usize = 16;
 /// Completions wait for others for no longer than this, in microseconds.
-const BATCH_WAIT_US: u128 = 100;
+const BATCH_WAIT_US: u128 = 500;
 
 /// A unit with its crew.
 type CrewOf = (Weak<LogicalUnit>, Arc<Crew>);
