@@ -269,14 +269,6 @@ impl Registration {
         &self.key
     }
 
-    /// Whether initiators of other names are logged in to the target.
-    pub(super) fn is_shared_with_other_initiators(&self) -> bool {
-        self.target
-            .sessions()
-            .keys()
-            .any(|other| other.initiator != self.key.initiator)
-    }
-
     /// Sends a notice to every other session of the target.
     pub(super) fn post_to_others(&self, notice: impl Fn() -> Notice) {
         for (_, entry) in self

@@ -140,15 +140,8 @@ impl FullFeature {
 
     /// A reset of every LUN this initiator is admitted to: what others hold is none of its business.
     fn reset_target(&mut self) -> Result<Quiet, TaskOutcome> {
-        let nexus = self.nexus().ok_or(TaskOutcome::NotSupported)?;
-        let drains = nexus.reset_target();
-        let luns: Vec<Lun> = nexus
-            .device()
-            .luns()
-            .keys()
-            .map(|number| Lun::from_number(*number))
-            .collect();
-        for lun in luns {
+        let drains = self.nexus().ok_or(TaskOutcome::NotSupported)?.reset_target();
+        for lun in self.luns() {
             if self.check_lun(lun).is_ok() {
                 self.tell_others(lun, Notice::LunReset);
             }
@@ -159,18 +152,26 @@ impl FullFeature {
         })
     }
 
-    /// The same, and every connection to the target ends, this one too (RFC 7143 §11.5.1). Not while other
-    /// initiators are there: theirs are not this one's to end.
+    /// The same, and every connection to the target ends, this one too (RFC 7143 §11.5.1). Not while another
+    /// initiator holds a LUN: its connection is not this one's to end.
     fn reset_target_cold(&mut self) -> Result<Quiet, TaskOutcome> {
-        match &self.kind {
-            Kind::Normal { registration, .. } if !registration.is_shared_with_other_initiators() => {}
-            _ => return Err(TaskOutcome::NotAuthorized),
+        for lun in self.luns() {
+            self.check_lun(lun)?;
         }
         let quiet = self.reset_target();
         if let Kind::Normal { registration, .. } = &self.kind {
             registration.post_to_others(|| Notice::Close(CloseReason::ColdReset));
         }
         quiet
+    }
+
+    fn luns(&self) -> Vec<Lun> {
+        let numbers = self.nexus().map(|nexus| nexus.device().luns().keys());
+        numbers
+            .into_iter()
+            .flatten()
+            .map(|number| Lun::from_number(*number))
+            .collect()
     }
 
     fn abort_task(
