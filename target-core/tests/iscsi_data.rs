@@ -2,7 +2,7 @@
 
 mod support;
 
-use iscsi_pdu::{RESERVED_TAG, RejectReason, Residual, Response};
+use iscsi_pdu::{RESERVED_TAG, RejectReason, Residual, Response, ScsiCommand};
 use support::answers::{collect_data_in, pattern, r2t, read, reject_reason, sense, status};
 use support::{Direction, Wire, node, read10, write10};
 use target_core::iscsi::{Ended, Limits};
@@ -204,4 +204,43 @@ fn a_bad_header_digest_ends_the_connection() {
     bytes[20] ^= 1;
     wire.send_bytes(&bytes);
     assert!(matches!(wire.connection.ended(), Some(Ended::Framing(_))));
+}
+
+#[test]
+fn what_is_being_read_counts_as_queued() {
+    let mut wire = Wire::logged_in(&node(Limits::default()), &[]);
+    wire.hold = true;
+    for _ in 0..16 {
+        let command = wire.command(&read10(0, 2048), Direction::Read, 1 << 20);
+        wire.send(&command, &[]);
+    }
+    assert_eq!(
+        wire.held.len(),
+        4,
+        "4 MiB are on their way: more would only stand in line"
+    );
+    for job in std::mem::take(&mut wire.held) {
+        wire.run(job);
+    }
+    wire.pump();
+    assert_eq!(wire.held.len(), 4, "and then the next");
+}
+
+#[test]
+fn immediate_commands_reserve_what_they_bring() {
+    // The memory of one slot of the window, and no more.
+    let limits = Limits {
+        first_burst_bytes: 4096,
+        window_memory_bytes: 4096,
+        ..Limits::default()
+    };
+    let mut wire = Wire::logged_in(&node(limits), &[("FirstBurstLength", "4096")]);
+    wire.hold = true;
+    let command = ScsiCommand {
+        immediate: true,
+        ..wire.command(&write10(0, 8), Direction::Write, 4096)
+    };
+    wire.send(&command, &pattern(4096, 1));
+    assert_eq!(reject_reason(wire.next()), RejectReason::TooManyImmediate);
+    assert!(wire.held.is_empty(), "it is not run");
 }

@@ -239,3 +239,12 @@ fn an_initiator_that_only_reads_on_a_slow_line_is_alive() {
         assert_eq!(wire.connection.ended(), None);
     }
 }
+
+#[test]
+fn discovery_sessions_hold_no_memory_for_data_they_cannot_send() {
+    let node = node(Limits::default());
+    let finders: Vec<Wire> = (0..600).map(|_| discovery(&node, "8192")).collect();
+    assert_eq!(node.budget.window.used_bytes(), 0);
+    Wire::logged_in(&node, &[]).assert_alive();
+    drop(finders);
+}
