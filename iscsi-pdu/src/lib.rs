@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod bhs;
+pub mod chap;
 mod codes;
 mod decoder;
 mod digest;

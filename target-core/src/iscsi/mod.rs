@@ -6,6 +6,7 @@
 //! and who is logged in; `mailbox` is how the world outside the socket reaches a connection.
 
 pub mod budget;
+pub mod chap;
 pub mod connection;
 mod full_feature;
 pub mod job;
