@@ -14,6 +14,7 @@ mod generation;
 mod inquiry;
 mod mode;
 mod opcodes;
+mod ports;
 mod provision;
 mod request;
 mod reservations;
@@ -26,6 +27,7 @@ mod unit;
 pub use device::{Device, Nexus, Refused};
 pub use execute::Execution;
 pub use generation::Drain;
+pub use ports::TargetPort;
 pub use request::MAX_TRANSFER_BYTES;
 pub use unit::{LogicalUnit, LogicalUnitOptions};
 
