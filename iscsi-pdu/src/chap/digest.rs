@@ -5,9 +5,10 @@ use std::str::FromStr;
 
 /// A digest, the weakest first. The numbers are those of IANA's registry "PPP Authentication Algorithms", which
 /// CHAP_A takes over (RFC 7143 §12.1.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Digest {
     /// MD5 (RFC 1994). Every initiator knows it.
+    #[default]
     Md5 = 5,
     /// SHA-1.
     Sha1 = 6,
