@@ -1,13 +1,25 @@
-//! Sense data: what was wrong, in fixed format (SPC-5 4.4.3).
+//! Sense data: what was wrong, in fixed or descriptor format (SPC-5 4.4).
 
 /// Length of the fixed-format sense data we send, in bytes.
 const FIXED_BYTES: usize = 18;
+/// Most that [`Sense::bytes`] gives in either format, in bytes: VPD 86 reports it (SPC-5 7.7.7).
+pub(crate) const MAX_SENSE_BYTES: u8 = 28;
+
+/// How sense data is laid out: D_SENSE of the control mode page, or DESC of REQUEST SENSE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// Response code 70h (SPC-5 4.4.3).
+    Fixed,
+    /// Response code 72h (SPC-5 4.4.2).
+    Descriptor,
+}
 
 /// Sense keys (SPC-5 table 49).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Key {
     NoSense = 0x00,
+    NotReady = 0x02,
     MediumError = 0x03,
     HardwareError = 0x04,
     IllegalRequest = 0x05,
@@ -22,7 +34,7 @@ pub(crate) enum Key {
 pub(crate) struct Sense {
     key: Key,
     code: (u8, u8),
-    information: Option<u32>,
+    information: Option<u64>,
     key_specific: [u8; 3],
 }
 
@@ -60,6 +72,14 @@ impl Sense {
     pub(crate) const READ_ERROR: Self = Self::new(Key::MediumError, (0x11, 0x00));
     /// WRITE ERROR.
     pub(crate) const WRITE_ERROR: Self = Self::new(Key::MediumError, (0x0C, 0x00));
+    /// MEDIUM NOT PRESENT.
+    pub(crate) const NO_MEDIUM: Self = Self::new(Key::NotReady, (0x3A, 0x00));
+    /// LOGICAL UNIT NOT READY, OFFLINE.
+    pub(crate) const OFFLINE: Self = Self::new(Key::NotReady, (0x04, 0x12));
+    /// MEDIUM REMOVAL PREVENTED.
+    pub(crate) const REMOVAL_PREVENTED: Self = Self::illegal((0x53, 0x02));
+    /// LOGICAL UNIT SOFTWARE WRITE PROTECTED: SWP of the control mode page.
+    pub(crate) const SOFTWARE_WRITE_PROTECTED: Self = Self::new(Key::DataProtect, (0x27, 0x02));
     /// INTERNAL TARGET FAILURE.
     pub(crate) const INTERNAL: Self = Self::new(Key::HardwareError, (0x44, 0x00));
     /// INVALID FIELD IN COMMAND INFORMATION UNIT: the transport announced another amount of data.
@@ -85,18 +105,26 @@ impl Sense {
         sense
     }
 
-    /// The same with the INFORMATION field, if the value fits its four bytes (SPC-5 4.4.3, VALID).
-    pub(crate) fn with_information(mut self, value: u64) -> Self {
-        self.information = u32::try_from(value).ok();
+    /// The same with the INFORMATION field.
+    pub(crate) const fn with_information(mut self, value: u64) -> Self {
+        self.information = Some(value);
         self
     }
 
-    /// Fixed-format bytes, current error (response code 70h).
+    /// The bytes of a current error in this format.
+    pub(crate) fn bytes(&self, format: Format) -> Vec<u8> {
+        match format {
+            Format::Fixed => self.fixed().to_vec(),
+            Format::Descriptor => self.descriptor(),
+        }
+    }
+
+    /// Fixed format. INFORMATION is there only if it fits four bytes (SPC-5 4.4.3, VALID).
     pub(crate) fn fixed(&self) -> [u8; FIXED_BYTES] {
         let mut bytes = [0; FIXED_BYTES];
         bytes[0] = 0x70;
         bytes[2] = self.key as u8;
-        if let Some(information) = self.information {
+        if let Some(information) = self.information.and_then(|value| u32::try_from(value).ok()) {
             bytes[0] |= 0x80;
             bytes[3..7].copy_from_slice(&information.to_be_bytes());
         }
@@ -107,13 +135,85 @@ impl Sense {
         bytes
     }
 
-    /// Descriptor-format bytes without descriptors (SPC-5 4.4.2), as REQUEST SENSE with DESC asks for.
-    pub(crate) fn descriptor(&self) -> [u8; 8] {
-        [0x72, self.key as u8, self.code.0, self.code.1, 0, 0, 0, 0]
+    fn descriptor(&self) -> Vec<u8> {
+        let mut bytes = vec![0x72, self.key as u8, self.code.0, self.code.1, 0, 0, 0, 0];
+        if let Some(information) = self.information {
+            // Information (SPC-5 4.4.2.2), VALID.
+            bytes.extend_from_slice(&[0x00, 0x0A, 0x80, 0]);
+            bytes.extend_from_slice(&information.to_be_bytes());
+        }
+        if self.key_specific != [0; 3] {
+            // Sense key specific (SPC-5 4.4.2.4).
+            let [flags, high, low] = self.key_specific;
+            bytes.extend_from_slice(&[0x02, 0x06, 0, 0, flags, high, low, 0]);
+        }
+        bytes[7] = (bytes.len() - 8) as u8;
+        bytes
     }
 }
 
 /// Sense key specific data, field pointer (SPC-5 4.4.2.4.2): `flags` holds SKSV, C/D and BPV.
 const fn pointer(flags: u8, byte: u16, bit: u8) -> [u8; 3] {
     [flags | (bit & 0x07), (byte >> 8) as u8, byte as u8]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_formats_carry_the_same() {
+        for sense in [
+            Sense::NONE,
+            Sense::cdb_field(0x1FF, 5),
+            Sense::parameter_field(3, 0),
+            Sense::LBA_OUT_OF_RANGE.with_information(0xFFFF_FFFF),
+            Sense::cdb_field(1, 2).with_information(u64::MAX),
+        ] {
+            let (fixed, descriptor) = (sense.bytes(Format::Fixed), sense.bytes(Format::Descriptor));
+            assert_eq!(
+                (fixed[2], fixed[12], fixed[13]),
+                (descriptor[1], descriptor[2], descriptor[3])
+            );
+            assert_eq!(descriptor.len(), 8 + usize::from(descriptor[7]));
+            assert!(descriptor.len() <= usize::from(MAX_SENSE_BYTES));
+        }
+    }
+
+    #[test]
+    fn information_of_eight_bytes_is_in_the_descriptor_only() {
+        let sense = Sense::LBA_OUT_OF_RANGE.with_information(0x1_0203_0405);
+        let fixed = sense.bytes(Format::Fixed);
+        assert_eq!((fixed[0], &fixed[3..7]), (0x70, &[0; 4][..]), "VALID is 0");
+        assert_eq!(
+            sense.bytes(Format::Descriptor),
+            [
+                0x72, 5, 0x21, 0, 0, 0, 0, 12, 0x00, 0x0A, 0x80, 0, 0, 0, 0, 1, 2, 3, 4, 5
+            ]
+        );
+        let sense = Sense::LBA_OUT_OF_RANGE.with_information(0x0203_0405);
+        assert_eq!(sense.bytes(Format::Fixed)[..7], [0xF0, 0, 5, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn field_pointers() {
+        // SKSV, C/D (a CDB), BPV, bit 5; byte 0x1FF (SPC-5 table 37).
+        let sense = Sense::cdb_field(0x1FF, 5);
+        assert_eq!(sense.bytes(Format::Fixed)[15..], [0xCD, 0x01, 0xFF]);
+        assert_eq!(
+            sense.bytes(Format::Descriptor),
+            [0x72, 5, 0x24, 0, 0, 0, 0, 8, 0x02, 0x06, 0, 0, 0xCD, 0x01, 0xFF, 0]
+        );
+        // C/D is 0: a parameter list.
+        assert_eq!(Sense::parameter_field(3, 0).bytes(Format::Fixed)[15..], [0x88, 0, 3]);
+    }
+
+    #[test]
+    fn nothing_wrong() {
+        assert_eq!(Sense::NONE.bytes(Format::Descriptor), [0x72, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(
+            Sense::NONE.bytes(Format::Fixed),
+            [0x70, 0, 0, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+        );
+    }
 }

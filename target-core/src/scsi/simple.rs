@@ -3,7 +3,7 @@
 use super::attention::Attention;
 use super::execute::Action;
 use super::request::{Plan, Planned, Request, answer, be16, be32};
-use super::sense::Sense;
+use super::sense::{Format, Sense};
 
 /// TEST UNIT READY (SPC-5 6.48): the medium cannot be taken out, so it is ready.
 pub(super) fn test_unit_ready(_: &Request<'_>) -> Planned {
@@ -13,12 +13,12 @@ pub(super) fn test_unit_ready(_: &Request<'_>) -> Planned {
 /// REQUEST SENSE (SPC-5 6.43): a pending unit attention is handed over as data, and with that is done.
 pub(super) fn request_sense(request: &Request<'_>) -> Planned {
     let sense = request.path.pending().take().map_or(Sense::NONE, Attention::sense);
-    let data = if request.cdb[1] & 0x01 != 0 {
-        sense.descriptor().to_vec()
+    let format = if request.cdb[1] & 0x01 != 0 {
+        Format::Descriptor
     } else {
-        sense.fixed().to_vec()
+        Format::Fixed
     };
-    answer(data, u32::from(request.cdb[4]))
+    answer(sense.bytes(format), u32::from(request.cdb[4]))
 }
 
 /// START STOP UNIT (SBC-4 5.25). There is nothing to start, stop or eject: stopping empties the cache, as the
