@@ -19,6 +19,18 @@ pub enum Notice {
     LunReset(u16),
     /// Another connection cleared this LUN's task set.
     TasksCleared(u16),
+    /// The target has other LUNs now, or another idea of who may see them.
+    LunsChanged,
+    /// How fast commands may begin has changed.
+    LimitsChanged,
+    /// The initiator is asked to log out (RFC 7143 §11.9.1, event 1); if it has not done so after this time, the
+    /// connection ends for this reason.
+    AskLogout {
+        /// Time to obey, in milliseconds.
+        within_ms: u64,
+        /// What the log says when the time is over.
+        reason: CloseReason,
+    },
     /// The connection is to end at once, for the reason given in the log.
     Close(CloseReason),
 }
@@ -32,6 +44,10 @@ pub enum CloseReason {
     ColdReset,
     /// The daemon is stopping.
     Stopping,
+    /// An administrator dropped the session.
+    Administrator,
+    /// The target has been removed.
+    TargetRemoved,
 }
 
 /// The queue.

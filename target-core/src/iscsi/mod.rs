@@ -16,6 +16,8 @@ mod negotiate;
 pub mod node;
 mod output;
 pub mod params;
+pub mod shape;
+pub mod stats;
 mod task;
 pub mod transmit;
 mod window;

@@ -339,7 +339,8 @@ impl FullFeature {
             Notice::MemoryFreed => self.ask_for_data_again(out),
             Notice::LunReset(lun) => self.reset_by_other(lun),
             Notice::TasksCleared(lun) => self.cleared_by_other(lun),
-            Notice::Close(_) => self.leaving = true,
+            Notice::LunsChanged | Notice::LimitsChanged => {}
+            Notice::AskLogout { .. } | Notice::Close(_) => self.leaving = true,
         }
         self.open_window(out);
     }
