@@ -2,6 +2,8 @@
 //!
 //! Which keys are sent when, and what is refused, is the target's and the initiator's own business.
 
+use subtle::ConstantTimeEq;
+
 mod digest;
 mod secret;
 
@@ -18,4 +20,10 @@ pub const NAME_MAX_BYTES: usize = 255;
 #[must_use]
 pub fn response(digest: Digest, identifier: u8, secret: &Secret, challenge: &[u8]) -> Vec<u8> {
     digest.of(&[&[identifier], secret.bytes(), challenge])
+}
+
+/// Whether `answer` is the response to a challenge. Takes the same time wherever it is wrong.
+#[must_use]
+pub fn verify(digest: Digest, identifier: u8, secret: &Secret, challenge: &[u8], answer: &[u8]) -> bool {
+    response(digest, identifier, secret, challenge).ct_eq(answer).into()
 }
