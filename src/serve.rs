@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use target_core::iscsi::Node;
+use target_core::iscsi::{Node, Portal};
 use target_core::server::Server;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -129,7 +129,7 @@ async fn serve(
     let mut tasks = JoinSet::new();
     for listener in listeners {
         let (server, until) = (server.clone(), until(&portals_stopping));
-        tasks.spawn(async move { server.serve(listener, until).await });
+        tasks.spawn(async move { server.serve(listener, Portal::default(), until).await });
     }
     let tunnels = tunnels.map(|tunnels| tokio::spawn(tunnels.run(server.clone(), until(&tunnels_stopping))));
 

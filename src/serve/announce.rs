@@ -40,7 +40,7 @@ fn exported(plan: &TargetPlan, target: &Target) {
         None => say!("target {}", plan.name),
     }
     for lun in &plan.luns {
-        let Some(unit) = target.device.luns().get(&lun.lun) else {
+        let Some(unit) = target.device.unit(lun.lun) else {
             continue;
         };
         let size = Size(unit.medium().size_bytes());

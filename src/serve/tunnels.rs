@@ -5,6 +5,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 
 use anyhow::Context;
+use target_core::iscsi;
 use target_core::server::Server;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -90,9 +91,13 @@ fn start_portal(target: &Server, link: &Link, port: u16) -> Result<Portal, Strin
         .map_err(|error| format!("no portal on {address}: {error}"))?;
     let (until, dropped) = oneshot::channel::<()>();
     let target = target.clone();
+    let portal = iscsi::Portal {
+        way: iscsi::Way::Tunnel { user: None },
+        ..iscsi::Portal::default()
+    };
     tokio::spawn(async move {
         target
-            .serve_while_there(listener, async {
+            .serve_while_there(listener, portal, async {
                 // An error is what comes when the portal is dropped.
                 let _ = dropped.await;
             })

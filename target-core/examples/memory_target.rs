@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use target_core::iscsi::{Limits, Node, Target};
+use target_core::iscsi::{Limits, Node, Portal, Target};
 use target_core::lun::MemoryMedium;
 use target_core::scsi::{Device, Identity, LogicalUnit};
 use target_core::server::Server;
@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listener = tokio::net::TcpListener::bind(&portal).await?;
     println!("ready on {portal}");
     server
-        .serve(listener, async { drop(tokio::signal::ctrl_c().await) })
+        .serve(listener, Portal::default(), async { drop(tokio::signal::ctrl_c().await) })
         .await;
     server.stop().await;
     Ok(())

@@ -29,7 +29,7 @@ impl Direct {
         let mailbox = Mailbox::new();
         let now = Instant::now();
         Self {
-            connection: Connection::new(Arc::clone(node), &mailbox, "192.0.2.1:3260".to_owned(), now),
+            connection: Connection::new(Arc::clone(node), &mailbox, support::origin(), now),
             mailbox,
             now,
             came: Vec::new(),

@@ -19,6 +19,7 @@ use super::login::{Login, LoginError, Progress};
 use super::mailbox::{CloseReason, Mailbox, Notice};
 use super::node::Node;
 use super::output::Output;
+use super::portals::Origin;
 use super::transmit::Transmit;
 
 /// Largest data segment of a login request, in bytes: the default MaxRecvDataSegmentLength, which holds until
@@ -91,9 +92,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection that has just been accepted. `mailbox` is its own; `local_address` is what the
-    /// initiator may be told as our TargetAddress (RFC 7143 §13.8), as `host:port`.
-    pub fn new(node: Arc<Node>, mailbox: &Arc<Mailbox>, local_address: String, now: Instant) -> Self {
+    /// A connection that has just been accepted. `mailbox` is its own; `origin` is where it comes from.
+    pub fn new(node: Arc<Node>, mailbox: &Arc<Mailbox>, origin: Origin, now: Instant) -> Self {
         let limits = DecoderLimits {
             max_ahs_bytes: AHS_MAX_BYTES,
             max_data_segment_bytes: LOGIN_DATA_SEGMENT_MAX_BYTES,
@@ -101,7 +101,7 @@ impl Connection {
         Self {
             decoder: Decoder::new(limits),
             receiving: Receiving::Header,
-            phase: Phase::Login(Box::new(Login::new(node, Arc::downgrade(mailbox), local_address, now))),
+            phase: Phase::Login(Box::new(Login::new(node, Arc::downgrade(mailbox), origin, now))),
             output: Output {
                 transmit: Transmit::default(),
                 framing: Framing::default(),

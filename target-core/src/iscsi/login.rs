@@ -13,9 +13,12 @@ use iscsi_pdu::{BHS_BYTES, Isid, Serial};
 use super::full_feature::{Established, FullFeature, Kind};
 use super::mailbox::Sender;
 use super::negotiate::{Negotiation, NegotiationError};
-use super::node::{Node, SessionKey, Target};
+use super::node::{Guest, Limits, Node, SessionKey, Target};
 use super::output::Output;
 use super::params::SessionType;
+use super::policy::Who;
+use super::portals::Origin;
+use crate::scsi::TargetPort;
 
 /// Login requests in one login, at most.
 const REQUESTS_MAX: u32 = 64;
@@ -35,8 +38,6 @@ const NAME_MAX_BYTES: usize = 223;
 const ANSWER_MAX_BYTES: usize = 8192;
 /// MaxRecvDataSegmentLength when none has been declared, in bytes.
 const DEFAULT_DATA_SEGMENT_BYTES: u32 = 8192;
-/// The one portal group there is.
-pub(super) const PORTAL_GROUP_TAG: u16 = 1;
 
 /// Why a login was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -124,8 +125,10 @@ pub(super) enum Progress {
 #[derive(Debug)]
 pub(super) struct Login {
     node: Arc<Node>,
+    /// Those that were in force when the connection began.
+    limits: Arc<Limits>,
     mailbox: Sender,
-    local_address: String,
+    origin: Origin,
     deadline: Instant,
     leading: Option<Leading>,
     /// Whether the names have been checked: once, when the first logical request is complete.
@@ -155,22 +158,24 @@ struct Leading {
 }
 
 impl Login {
-    pub(super) fn new(node: Arc<Node>, mailbox: Sender, local_address: String, now: Instant) -> Self {
-        let limits = CollectorLimits {
+    pub(super) fn new(node: Arc<Node>, mailbox: Sender, origin: Origin, now: Instant) -> Self {
+        let limits = node.limits();
+        let collector = CollectorLimits {
             max_bytes: TEXT_MAX_BYTES,
             max_segments: TEXT_SEGMENTS_MAX,
         };
         Self {
-            deadline: now + Duration::from_millis(node.limits.login_timeout_ms),
+            deadline: now + Duration::from_millis(limits.login_timeout_ms),
             node,
+            limits,
             mailbox,
-            local_address,
+            origin,
             leading: None,
             names_checked: false,
             requests: 0,
             waiting: None,
             stat_sn: Serial(1),
-            collector: TextCollector::new(limits),
+            collector: TextCollector::new(collector),
             negotiation: Negotiation::new(),
             initiator: None,
             target_name: None,
@@ -370,10 +375,7 @@ impl Login {
         }
         let target = self.target()?;
         if request.tsih != 0 {
-            let key = SessionKey {
-                initiator,
-                isid: request.isid,
-            };
+            let key = self.key(initiator, request.isid);
             let its_own = target.has_tsih(request.tsih) && target.has_session(&key);
             return Err(if its_own {
                 LoginError::TooManyConnections
@@ -410,7 +412,7 @@ impl Login {
             }
             _ => Ok(self
                 .negotiation
-                .answer(pair, self.session_type, &self.node.limits, answers)?),
+                .answer(pair, self.session_type, &self.limits, answers)?),
         }
     }
 
@@ -419,8 +421,8 @@ impl Login {
     fn declare(&mut self, stage: Stage, answers: &mut TextWriter) -> Result<(), LoginError> {
         if !self.said_portal_group && self.session_type == SessionType::Normal {
             self.said_portal_group = true;
-            answers.push(Key::TargetPortalGroupTag.name(), PORTAL_GROUP_TAG)?;
-            if let Some(alias) = &self.target()?.alias {
+            answers.push(Key::TargetPortalGroupTag.name(), self.origin.portal.tag)?;
+            if let Some(alias) = self.target()?.alias().as_ref() {
                 answers.push(Key::TargetAlias.name(), alias)?;
             }
         }
@@ -428,7 +430,7 @@ impl Login {
             self.said_segment_length = true;
             answers.push(
                 Key::MaxRecvDataSegmentLength.name(),
-                self.node.limits.max_recv_data_segment_bytes,
+                self.limits.max_recv_data_segment_bytes,
             )?;
         }
         Ok(())
@@ -462,16 +464,16 @@ impl Login {
             exp_cmd_sn: request.cmd_sn,
             stat_sn: self.stat_sn + 1,
             max_recv_data_segment_bytes: if self.said_segment_length {
-                self.node.limits.max_recv_data_segment_bytes
+                self.limits.max_recv_data_segment_bytes
             } else {
                 DEFAULT_DATA_SEGMENT_BYTES
             },
         };
-        let local_address = std::mem::take(&mut self.local_address);
         let session = FullFeature::new(
             Arc::clone(&self.node),
+            Arc::clone(&self.limits),
             self.mailbox.clone(),
-            local_address,
+            self.origin.clone(),
             established,
             now,
         )
@@ -492,7 +494,15 @@ impl Login {
             return Ok(true);
         }
         let initiator = self.initiator.clone().ok_or(LoginError::Missing(Key::InitiatorName))?;
-        Ok(self.target()?.make_way(&SessionKey { initiator, isid }))
+        Ok(self.target()?.make_way(&self.key(initiator, isid)))
+    }
+
+    fn key(&self, initiator: String, isid: Isid) -> SessionKey {
+        SessionKey {
+            initiator,
+            isid,
+            portal_group: self.origin.portal.tag,
+        }
     }
 
     fn attach(&self, isid: Isid, tsih: u16) -> Result<Kind, LoginError> {
@@ -500,17 +510,32 @@ impl Login {
         let initiator = self.initiator.clone().ok_or(LoginError::Missing(Key::InitiatorName))?;
         // The name of the initiator port (RFC 7143 §4.4.3, SPC-5 TransportID).
         let port = format!("{initiator},i,0x{isid}");
-        let nexus = target
+        let who = Arc::new(Who {
+            initiator: initiator.clone(),
+            chap_user: None,
+            way: self.origin.portal.way.clone(),
+        });
+        let policy = target.policy();
+        let target_port = TargetPort::new(&target.name(), self.origin.portal.tag);
+        let mut nexus = target
             .device
-            .attach(&initiator, &port)
+            .attach_to(target_port, &initiator, &port, &|lun| policy.lun_mode(&who, lun))
             .map_err(|refused| LoginError::Held {
                 lun: refused.lun,
                 holder: refused.holder,
             })?;
-        let key = SessionKey { initiator, isid };
+        let guest = Guest {
+            who: Arc::clone(&who),
+            peer: self.origin.peer.clone(),
+            params: self.negotiation.params.clone(),
+            stats: Arc::default(),
+        };
         let registration = target
-            .enter(&self.node.limits, key, tsih, self.mailbox.clone())
+            .enter(&self.limits, self.key(initiator, isid), tsih, self.mailbox.clone(), guest)
             .map_err(|_| LoginError::TooManySessions)?;
+        // What changed before this session was on the list, it was not told of.
+        let policy = target.policy();
+        nexus.refresh(&|lun| policy.lun_mode(&who, lun));
         Ok(Kind::Normal { registration, nexus })
     }
 

@@ -2,16 +2,24 @@
 //!
 //! Everything here is touched at login, logout and task management only, never on the data path.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::SystemTime;
 
 use iscsi_pdu::Isid;
 
 use super::budget::Budget;
+use super::chap::Credentials;
+use super::current::Current;
 use super::job::Fence;
 use super::mailbox::{CloseReason, Notice, Sender};
-use crate::scsi::Device;
+use super::params::Params;
+use super::policy::{Policy, Who};
+use super::portals::Listening;
+use super::stats::SessionStats;
+use crate::scsi::{Device, Observer};
 
 /// Bounds and offers of a node. Each is a default that a configuration may change.
 #[derive(Debug, Clone)]
@@ -73,13 +81,19 @@ impl Default for Limits {
 /// An iSCSI node: what all portals of one daemon serve.
 #[derive(Debug)]
 pub struct Node {
-    /// Bounds for every connection.
-    pub limits: Limits,
+    limits: Current<Limits>,
     /// Memory for every connection.
     pub budget: Budget,
     targets: RwLock<BTreeMap<String, Arc<Target>>>,
+    portals: Current<Vec<Listening>>,
+    discovery_credentials: Current<Option<Credentials>>,
     next_tsih: AtomicU16,
 }
+
+/// A target cannot have this name: another one has it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is a target called {0} already")]
+pub struct NameTaken(pub String);
 
 impl Node {
     /// A node with the given targets.
@@ -87,14 +101,49 @@ impl Node {
         let budget = Budget::new(limits.window_memory_bytes, limits.transfer_memory_bytes);
         let targets = targets
             .into_iter()
-            .map(|target| (target.name.clone(), target))
+            .map(|target| (target.name().to_string(), target))
             .collect();
         Arc::new(Self {
-            limits,
+            limits: Current::new(limits),
             budget,
             targets: RwLock::new(targets),
+            portals: Current::default(),
+            discovery_credentials: Current::default(),
             next_tsih: AtomicU16::new(1),
         })
+    }
+
+    /// Bounds for connections that begin now; a connection keeps those it began with.
+    pub fn limits(&self) -> Arc<Limits> {
+        self.limits.get()
+    }
+
+    /// Sets the bounds for connections that begin from now on.
+    pub fn set_limits(&self, limits: Limits) {
+        self.limits.set(limits);
+    }
+
+    /// The portals there are now.
+    pub fn portals(&self) -> Arc<Vec<Listening>> {
+        self.portals.get()
+    }
+
+    /// Tells the node which portals there are now.
+    pub fn set_portals(&self, portals: Vec<Listening>) {
+        self.portals.set(portals);
+        for target in self.targets() {
+            target.set_port_tags(&self.portals());
+        }
+    }
+
+    /// Who may discover; `None`: everybody.
+    pub fn discovery_credentials(&self) -> Arc<Option<Credentials>> {
+        self.discovery_credentials.get()
+    }
+
+    /// Sets who may discover from now on.
+    pub fn set_discovery_credentials(&self, credentials: Option<Credentials>) {
+        self.discovery_credentials.set(credentials);
     }
 
     /// The target called `name`. iSCSI names are compared byte by byte in their normal form (RFC 7143
@@ -117,6 +166,53 @@ impl Node {
             .collect()
     }
 
+    /// Adds a target; it can be found and logged in to from now on.
+    ///
+    /// # Errors
+    /// Another target has its name.
+    pub fn add_target(&self, target: Arc<Target>) -> Result<(), NameTaken> {
+        target.set_port_tags(&self.portals());
+        let name = target.name().to_string();
+        let mut targets = self.targets.write().unwrap_or_else(PoisonError::into_inner);
+        match targets.entry(name) {
+            Entry::Occupied(taken) => Err(NameTaken(taken.key().clone())),
+            Entry::Vacant(free) => {
+                free.insert(target);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes a target out: nobody finds it or logs in to it any more. Its sessions are asked to log out, and
+    /// dropped if they have not done so `within_ms`. Its LUNs are the caller's to remove.
+    pub fn remove_target(&self, name: &str, within_ms: u64) -> Option<Arc<Target>> {
+        let target = self
+            .targets
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&name.to_ascii_lowercase())?;
+        target.retire(within_ms);
+        Some(target)
+    }
+
+    /// Gives a target another name. Sessions that are there go on; who comes anew has to ask for the new one.
+    ///
+    /// # Errors
+    /// Another target has that name.
+    pub fn rename_target(&self, name: &str, new_name: &str) -> Result<bool, NameTaken> {
+        let (name, new_name) = (name.to_ascii_lowercase(), new_name.to_ascii_lowercase());
+        let mut targets = self.targets.write().unwrap_or_else(PoisonError::into_inner);
+        if name != new_name && targets.contains_key(&new_name) {
+            return Err(NameTaken(new_name));
+        }
+        let Some(target) = targets.remove(&name) else {
+            return Ok(false);
+        };
+        target.name.set(new_name.clone());
+        targets.insert(new_name, target);
+        Ok(true)
+    }
+
     /// A TSIH for a new session: never 0, which means "a new session" (RFC 7143 §11.12.6).
     pub fn new_tsih(&self) -> u16 {
         loop {
@@ -132,33 +228,68 @@ impl Node {
 /// One target: a name and a device, and who is logged in.
 #[derive(Debug)]
 pub struct Target {
-    /// iSCSI name, in lower case.
-    pub name: String,
-    /// TargetAlias (RFC 7143 §13.7), for people to read.
-    pub alias: Option<String>,
+    name: Current<String>,
+    alias: Current<Option<String>>,
     /// The LUNs.
     pub device: Arc<Device>,
-    sessions: Mutex<HashMap<SessionKey, Entry>>,
+    policy: Current<Policy>,
+    credentials: Current<Credentials>,
+    portal_groups: Current<Vec<u16>>,
+    /// Set when the target has been removed: nobody gets in any more.
+    retired: AtomicBool,
+    sessions: Mutex<HashMap<SessionKey, Session>>,
     /// Sessions that are over but for commands that workers are still at.
     departed: Mutex<Vec<(SessionKey, Weak<()>)>>,
 }
 
-/// What makes an I_T nexus (RFC 7143 §4.4.3): initiator name and ISID, the target and its portal group
-/// being given.
+/// What makes an I_T nexus (RFC 7143 §4.4.3): initiator name and ISID, and the portal group, the target being
+/// given.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SessionKey {
     /// iSCSI name of the initiator.
     pub initiator: String,
     /// Initiator part of the session identifier.
     pub isid: Isid,
+    /// Tag of the portal group it came to.
+    pub portal_group: u16,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct Session {
     tsih: u16,
     mailbox: Sender,
     /// Whether the old session was told already that another takes its place.
     told_to_go: bool,
+    guest: Guest,
+    since: SystemTime,
+}
+
+/// Who enters, and what about them can be told to others.
+#[derive(Debug, Clone)]
+pub(super) struct Guest {
+    pub(super) who: Arc<Who>,
+    pub(super) peer: String,
+    pub(super) params: Params,
+    pub(super) stats: Arc<SessionStats>,
+}
+
+/// A session, for lists.
+#[derive(Debug, Clone)]
+pub struct SessionInfo {
+    /// Initiator, ISID and portal group.
+    pub key: SessionKey,
+    /// Target session identifying handle; what [`Target::drop_session`] takes.
+    pub tsih: u16,
+    /// Who it is.
+    pub who: Arc<Who>,
+    /// The other end of the connection.
+    pub peer: String,
+    /// When it logged in.
+    pub since: SystemTime,
+    /// What was negotiated.
+    pub params: Params,
+    /// What it has done so far.
+    pub stats: Arc<SessionStats>,
 }
 
 /// Why a session cannot be added.
@@ -168,22 +299,101 @@ pub struct TooManySessions;
 impl Target {
     /// A target without sessions.
     pub fn new(name: &str, alias: Option<String>, device: Arc<Device>) -> Arc<Self> {
-        Arc::new(Self {
-            name: name.to_ascii_lowercase(),
-            alias,
+        let target = Arc::new(Self {
+            name: Current::new(name.to_ascii_lowercase()),
+            alias: Current::new(alias),
             device,
+            policy: Current::default(),
+            credentials: Current::default(),
+            portal_groups: Current::default(),
+            retired: AtomicBool::new(false),
             sessions: Mutex::default(),
             departed: Mutex::default(),
-        })
+        });
+        let observer: Weak<dyn Observer> = Arc::downgrade(&(Arc::clone(&target) as Arc<dyn Observer>));
+        target.device.observe(observer);
+        target
+    }
+
+    /// iSCSI name, in lower case.
+    pub fn name(&self) -> Arc<String> {
+        self.name.get()
+    }
+
+    /// TargetAlias (RFC 7143 §13.7), for people to read.
+    pub fn alias(&self) -> Arc<Option<String>> {
+        self.alias.get()
+    }
+
+    /// Sets the alias that is told from now on.
+    pub fn set_alias(&self, alias: Option<String>) {
+        self.alias.set(alias);
+    }
+
+    /// Who may do what.
+    pub fn policy(&self) -> Arc<Policy> {
+        self.policy.get()
+    }
+
+    /// Sets who may do what. It holds for sessions that are there as well: who is not admitted any more is
+    /// dropped.
+    pub fn set_policy(&self, policy: Policy) {
+        self.policy.set(policy);
+        let policy = self.policy.get();
+        for session in self.lock_sessions().values() {
+            let stays = policy.admits(&session.guest.who);
+            post(
+                &session.mailbox,
+                if stays {
+                    Notice::LunsChanged
+                } else {
+                    Notice::Close(CloseReason::Administrator)
+                },
+            );
+        }
+    }
+
+    /// The secrets that logins are checked by.
+    pub fn credentials(&self) -> Arc<Credentials> {
+        self.credentials.get()
+    }
+
+    /// Sets the secrets that logins are checked by from now on.
+    pub fn set_credentials(&self, credentials: Credentials) {
+        self.credentials.set(credentials);
+    }
+
+    /// Tags of the portal groups that lead to it; none: all.
+    pub fn portal_groups(&self) -> Arc<Vec<u16>> {
+        self.portal_groups.get()
+    }
+
+    /// Sets the portal groups that lead to it. Sessions that are there go on.
+    pub fn set_portal_groups(&self, tags: Vec<u16>, portals: &[Listening]) {
+        self.portal_groups.set(tags);
+        self.set_port_tags(portals);
+    }
+
+    /// Whether a portal of this group leads to it.
+    pub fn is_in_portal_group(&self, tag: u16) -> bool {
+        let groups = self.portal_groups.get();
+        groups.is_empty() || groups.contains(&tag)
+    }
+
+    /// Every portal group that is there and leads here is a target port.
+    fn set_port_tags(&self, portals: &[Listening]) {
+        let tags = portals.iter().map(|portal| portal.portal.tag);
+        self.device
+            .set_target_ports(tags.filter(|tag| self.is_in_portal_group(*tag)).collect());
     }
 
     /// Session reinstatement (RFC 7143 §6.3.5): a session with the same key is told to end. Returns whether
     /// the way is free: no such session is left, and no worker is at a command of one.
     pub(super) fn make_way(&self, key: &SessionKey) -> bool {
-        let mut sessions = self.sessions();
+        let mut sessions = self.lock_sessions();
         if let Some(old) = sessions.get_mut(key) {
             if !std::mem::replace(&mut old.told_to_go, true) {
-                tracing::info!(target_name = self.name, initiator = key.initiator, "session reinstated");
+                tracing::info!(target_name = %self.name(), initiator = key.initiator, "session reinstated");
                 post(&old.mailbox, Notice::Close(CloseReason::Reinstated));
             }
             return false;
@@ -200,47 +410,104 @@ impl Target {
         key: SessionKey,
         tsih: u16,
         mailbox: Sender,
+        guest: Guest,
     ) -> Result<Registration, TooManySessions> {
-        let mut sessions = self.sessions();
+        let mut sessions = self.lock_sessions();
         let of_this_initiator = sessions.keys().filter(|other| other.initiator == key.initiator).count();
         // Two logins with one key at the same moment: the second has to come again.
         let full = sessions.len() >= limits.sessions_per_target || of_this_initiator >= limits.sessions_per_initiator;
-        if full || sessions.contains_key(&key) {
+        if full || sessions.contains_key(&key) || self.retired.load(Ordering::SeqCst) {
             return Err(TooManySessions);
         }
+        let who = Arc::clone(&guest.who);
         sessions.insert(
             key.clone(),
-            Entry {
+            Session {
                 tsih,
                 mailbox,
                 told_to_go: false,
+                guest,
+                since: SystemTime::now(),
             },
         );
         Ok(Registration {
             target: Arc::clone(self),
             key,
             tsih,
+            who,
             fence: Fence::default(),
         })
     }
 
     /// Whether a session has this TSIH.
     pub fn has_tsih(&self, tsih: u16) -> bool {
-        self.sessions().values().any(|entry| entry.tsih == tsih)
+        self.lock_sessions().values().any(|session| session.tsih == tsih)
     }
 
     /// Whether there is a session with this key.
     pub fn has_session(&self, key: &SessionKey) -> bool {
-        self.sessions().contains_key(key)
+        self.lock_sessions().contains_key(key)
     }
 
     /// How many sessions there are.
     pub fn session_count(&self) -> usize {
-        self.sessions().len()
+        self.lock_sessions().len()
     }
 
-    fn sessions(&self) -> MutexGuard<'_, HashMap<SessionKey, Entry>> {
+    /// All sessions, in the order of their TSIH.
+    pub fn sessions(&self) -> Vec<SessionInfo> {
+        let mut list: Vec<SessionInfo> = self
+            .lock_sessions()
+            .iter()
+            .map(|(key, session)| SessionInfo {
+                key: key.clone(),
+                tsih: session.tsih,
+                who: Arc::clone(&session.guest.who),
+                peer: session.guest.peer.clone(),
+                since: session.since,
+                params: session.guest.params.clone(),
+                stats: Arc::clone(&session.guest.stats),
+            })
+            .collect();
+        list.sort_unstable_by_key(|session| session.tsih);
+        list
+    }
+
+    /// Ends a session. Returns whether there was one.
+    pub fn drop_session(&self, tsih: u16) -> bool {
+        let sessions = self.lock_sessions();
+        let Some(session) = sessions.values().find(|session| session.tsih == tsih) else {
+            return false;
+        };
+        post(&session.mailbox, Notice::Close(CloseReason::Administrator));
+        true
+    }
+
+    /// Lets nobody in any more, and asks everybody to leave.
+    fn retire(&self, within_ms: u64) {
+        let sessions = self.lock_sessions();
+        self.retired.store(true, Ordering::SeqCst);
+        for session in sessions.values() {
+            post(
+                &session.mailbox,
+                Notice::AskLogout {
+                    within_ms,
+                    reason: CloseReason::TargetRemoved,
+                },
+            );
+        }
+    }
+
+    fn lock_sessions(&self) -> MutexGuard<'_, HashMap<SessionKey, Session>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Observer for Target {
+    fn luns_changed(&self) {
+        for session in self.lock_sessions().values() {
+            post(&session.mailbox, Notice::LunsChanged);
+        }
     }
 }
 
@@ -250,6 +517,7 @@ pub(super) struct Registration {
     target: Arc<Target>,
     key: SessionKey,
     tsih: u16,
+    who: Arc<Who>,
     fence: Fence,
 }
 
@@ -264,20 +532,25 @@ impl Registration {
         &self.target
     }
 
-    /// Who is logged in.
+    /// Which session it is.
     pub(super) fn key(&self) -> &SessionKey {
         &self.key
     }
 
+    /// Who is logged in.
+    pub(super) fn who(&self) -> &Arc<Who> {
+        &self.who
+    }
+
     /// Sends a notice to every other session of the target.
     pub(super) fn post_to_others(&self, notice: impl Fn() -> Notice) {
-        for (_, entry) in self
+        for (_, session) in self
             .target
-            .sessions()
+            .lock_sessions()
             .iter()
-            .filter(|(_, entry)| entry.tsih != self.tsih)
+            .filter(|(_, session)| session.tsih != self.tsih)
         {
-            post(&entry.mailbox, notice());
+            post(&session.mailbox, notice());
         }
     }
 }
@@ -291,7 +564,7 @@ impl Drop for Registration {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push((self.key.clone(), fence));
-        self.target.sessions().remove(&self.key);
+        self.target.lock_sessions().remove(&self.key);
     }
 }
 

@@ -1,6 +1,6 @@
 //! LUN addresses, the list of LUNs, and answers for LUNs that are not there.
 
-use super::device::Device;
+use super::device::Nexus;
 use super::request::{self, Plan, Planned, Request};
 use super::sense::Sense;
 use super::{Response, inquiry};
@@ -30,16 +30,16 @@ fn encode_lun(lun: u16) -> [u8; 8] {
 
 /// REPORT LUNS (SPC-5 6.33).
 pub(super) fn report_luns(request: &Request<'_>) -> Planned {
-    lun_list(request.device, request.cdb).map(Plan::Answer)
+    lun_list(request.nexus, request.cdb).map(Plan::Answer)
 }
 
-fn lun_list(device: &Device, cdb: &[u8]) -> Result<Vec<u8>, Sense> {
+fn lun_list(nexus: &Nexus, cdb: &[u8]) -> Result<Vec<u8>, Sense> {
     let allocation_bytes = request::be32(cdb, 6);
     if allocation_bytes < 16 {
         return Err(Sense::cdb_field(6, 7));
     }
     let luns: Vec<u16> = match cdb.get(2) {
-        Some(0x00 | 0x02) => device.luns().keys().copied().collect(),
+        Some(0x00 | 0x02) => nexus.luns(),
         // Well known logical units only: there are none.
         Some(0x01) => Vec::new(),
         _ => return Err(Sense::cdb_field(2, 7)),
@@ -54,8 +54,8 @@ fn lun_list(device: &Device, cdb: &[u8]) -> Result<Vec<u8>, Sense> {
     Ok(data)
 }
 
-/// What a LUN that is not there answers (SPC-5 6.6.1, 6.43; SAM-6 5.11).
-pub(super) fn answer(device: &Device, cdb: &[u8]) -> Response {
+/// What a LUN that is not there, or not ready, answers: `sense` to what needs a unit (SPC-5 6.6.1, 6.43; SAM-6 5.11).
+pub(super) fn answer(nexus: &Nexus, sense: Sense, cdb: &[u8]) -> Response {
     let padded = request::padded(cdb);
     let answered = match cdb.first() {
         Some(0x12) if padded[1] & 0x01 == 0 && padded[2] == 0 => {
@@ -64,13 +64,13 @@ pub(super) fn answer(device: &Device, cdb: &[u8]) -> Response {
             Ok(data)
         }
         Some(0x12) => Err(Sense::cdb_field(1, 0)),
-        Some(0xA0) => lun_list(device, &padded),
+        Some(0xA0) => lun_list(nexus, &padded),
         Some(0x03) => {
-            let mut data = Sense::NO_SUCH_LUN.fixed().to_vec();
+            let mut data = sense.fixed().to_vec();
             data.truncate(usize::from(padded[4]));
             Ok(data)
         }
-        _ => Err(Sense::NO_SUCH_LUN),
+        _ => Err(sense),
     };
     answered.map_or_else(Response::check, Response::good)
 }

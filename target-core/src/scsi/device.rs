@@ -1,13 +1,15 @@
 //! A device is the LUNs of one target; a nexus is one initiator's way to them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use super::attention::{Attention, Pending};
 use super::execute::Execution;
 use super::generation::Drain;
+use super::ports::TargetPort;
 use super::request::Request;
+use super::sense::Sense;
 use super::table::{self, Access};
 use super::unit::LogicalUnit;
 use super::{Prepared, Response, Status, absent};
@@ -15,10 +17,42 @@ use super::{Prepared, Response, Status, absent};
 /// Largest LUN that flat space addressing can name (SAM-6 4.7.7.3).
 const MAX_LUN: u16 = 0x3FFF;
 
+/// What an initiator may do at a LUN that it sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Mode {
+    /// Read.
+    ReadOnly,
+    /// Read and write.
+    ReadWrite,
+}
+
+/// What is at a LUN.
+#[derive(Debug, Clone)]
+pub enum Slot {
+    /// A unit in service.
+    Online(Arc<LogicalUnit>),
+    /// Nothing for now: the LUN is there and not ready.
+    Offline,
+}
+
+/// What is where.
+pub(super) type Slots = BTreeMap<u16, Slot>;
+
+/// What one nexus may do at each LUN: `None` for those it does not see.
+pub type View<'a> = &'a dyn Fn(u16) -> Option<Mode>;
+
+/// Who wants to know when the LUNs of a device change.
+pub trait Observer: Send + Sync {
+    /// There are other LUNs now.
+    fn luns_changed(&self);
+}
+
 /// The LUNs of one target.
-#[derive(Debug)]
 pub struct Device {
-    luns: BTreeMap<u16, Arc<LogicalUnit>>,
+    slots: RwLock<Arc<Slots>>,
+    /// Portal group tags of all its ports.
+    target_ports: RwLock<Arc<Vec<u16>>>,
+    observers: Mutex<Vec<Weak<dyn Observer>>>,
 }
 
 /// No LUN of the device would have this initiator.
@@ -31,42 +65,212 @@ pub struct Refused {
     pub holder: String,
 }
 
+/// Why the LUNs cannot be changed like that.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// There is something at this LUN already.
+    #[error("there is a LUN {0} already")]
+    Taken(u16),
+    /// There is nothing at this LUN.
+    #[error("there is no LUN {0}")]
+    Missing(u16),
+    /// LUNs go up to 16383.
+    #[error("LUN {0} cannot be addressed: LUNs go up to 16383")]
+    TooLarge(u16),
+    /// It is in service.
+    #[error("LUN {0} is online")]
+    Online(u16),
+    /// It is out of service already.
+    #[error("LUN {0} is offline")]
+    Offline(u16),
+    /// A nexus reaches it, or commands of one that is gone still run.
+    #[error("LUN {lun} is in use by {holder}")]
+    InUse {
+        /// The LUN.
+        lun: u16,
+        /// Name of the initiator.
+        holder: String,
+    },
+}
+
 impl Device {
     /// A device of these LUNs. LUNs above 16383 cannot be addressed and are left out.
-    pub fn new(mut luns: BTreeMap<u16, Arc<LogicalUnit>>) -> Arc<Self> {
-        luns.retain(|&lun, _| {
-            let fits = lun <= MAX_LUN;
-            if !fits {
+    pub fn new(luns: BTreeMap<u16, Arc<LogicalUnit>>) -> Arc<Self> {
+        let mut slots = Slots::new();
+        for (lun, unit) in luns {
+            if lun <= MAX_LUN {
+                slots.insert(lun, Slot::Online(unit));
+            } else {
                 tracing::warn!(lun, "a LUN above 16383 cannot be addressed; it is not exported");
             }
-            fits
-        });
-        Arc::new(Self { luns })
+        }
+        Arc::new(Self {
+            slots: RwLock::new(Arc::new(slots)),
+            target_ports: RwLock::default(),
+            observers: Mutex::default(),
+        })
     }
 
-    /// The LUNs and what is behind them.
-    pub fn luns(&self) -> &BTreeMap<u16, Arc<LogicalUnit>> {
-        &self.luns
+    /// What is at every LUN.
+    pub fn slots(&self) -> Arc<BTreeMap<u16, Slot>> {
+        Arc::clone(&self.slots.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Registers an I_T nexus of the initiator called `initiator`; `port` names its port, for iSCSI
-    /// `iqn.…,i,0x` and the ISID in hex (RFC 7143 §4.4.3). Persistent reservations belong to the port: whoever
-    /// comes back under the same one finds them again.
+    /// The LUNs that are online and what is behind them.
+    pub fn luns(&self) -> BTreeMap<u16, Arc<LogicalUnit>> {
+        let online = |(lun, slot): (&u16, &Slot)| match slot {
+            Slot::Online(unit) => Some((*lun, Arc::clone(unit))),
+            Slot::Offline => None,
+        };
+        self.slots().iter().filter_map(online).collect()
+    }
+
+    /// The unit at a LUN, if there is one and it is online.
+    pub fn unit(&self, lun: u16) -> Option<Arc<LogicalUnit>> {
+        match self.slots().get(&lun) {
+            Some(Slot::Online(unit)) => Some(Arc::clone(unit)),
+            _ => None,
+        }
+    }
+
+    /// Puts a unit where there is nothing yet.
+    ///
+    /// # Errors
+    /// There is something at this LUN, or it cannot be addressed.
+    pub fn insert(&self, lun: u16, unit: Arc<LogicalUnit>) -> Result<(), ChangeError> {
+        if lun > MAX_LUN {
+            return Err(ChangeError::TooLarge(lun));
+        }
+        self.change(|slots| match slots.contains_key(&lun) {
+            true => Err(ChangeError::Taken(lun)),
+            false => {
+                slots.insert(lun, Slot::Online(unit));
+                Ok(())
+            }
+        })
+    }
+
+    /// Takes a LUN away. Nothing of the unit begins any more; what runs is to be waited for before the medium
+    /// is used for something else.
+    ///
+    /// # Errors
+    /// There is nothing at this LUN.
+    pub fn remove(&self, lun: u16) -> Result<Removal, ChangeError> {
+        self.change(|slots| match slots.remove(&lun) {
+            None => Err(ChangeError::Missing(lun)),
+            Some(Slot::Online(unit)) => Ok(Removal { unit: Some(unit) }),
+            Some(Slot::Offline) => Ok(Removal { unit: None }),
+        })
+    }
+
+    /// Takes a LUN out of service: it stays in the list, and is not ready.
+    ///
+    /// # Errors
+    /// There is no such LUN, it is offline already, or a nexus has it.
+    pub fn set_offline(&self, lun: u16) -> Result<Removal, ChangeError> {
+        self.change(|slots| match slots.get(&lun) {
+            None => Err(ChangeError::Missing(lun)),
+            Some(Slot::Offline) => Err(ChangeError::Offline(lun)),
+            Some(Slot::Online(unit)) => {
+                if let Some(holder) = unit.user() {
+                    return Err(ChangeError::InUse { lun, holder });
+                }
+                let unit = Some(Arc::clone(unit));
+                slots.insert(lun, Slot::Offline);
+                Ok(Removal { unit })
+            }
+        })
+    }
+
+    /// Puts a LUN back into service.
+    ///
+    /// # Errors
+    /// There is no such LUN, or it is not offline.
+    pub fn set_online(&self, lun: u16, unit: Arc<LogicalUnit>) -> Result<(), ChangeError> {
+        self.change(|slots| match slots.get(&lun) {
+            None => Err(ChangeError::Missing(lun)),
+            Some(Slot::Online(_)) => Err(ChangeError::Online(lun)),
+            Some(Slot::Offline) => {
+                slots.insert(lun, Slot::Online(unit));
+                Ok(())
+            }
+        })
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Slots) -> Result<T, ChangeError>) -> Result<T, ChangeError> {
+        let result = {
+            let mut current = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+            let mut slots = Slots::clone(&current);
+            let result = change(&mut slots)?;
+            *current = Arc::new(slots);
+            result
+        };
+        self.tell_observers();
+        Ok(result)
+    }
+
+    /// From now on `observer` hears of every change.
+    pub fn observe(&self, observer: Weak<dyn Observer>) {
+        let mut observers = self.observers.lock().unwrap_or_else(PoisonError::into_inner);
+        observers.retain(|observer| observer.strong_count() > 0);
+        observers.push(observer);
+    }
+
+    fn tell_observers(&self) {
+        let observers = self.observers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for observer in observers.iter().filter_map(Weak::upgrade) {
+            observer.luns_changed();
+        }
+    }
+
+    /// Relative identifiers of all target ports that lead to the device, in order.
+    pub fn target_ports(&self) -> Arc<Vec<u16>> {
+        Arc::clone(&self.target_ports.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Sets which target ports lead to the device.
+    pub fn set_target_ports(&self, mut tags: Vec<u16>) {
+        tags.sort_unstable();
+        tags.dedup();
+        *self.target_ports.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tags);
+    }
+
+    /// Registers an I_T nexus of the initiator called `initiator` that sees every LUN; `port` names its port, for
+    /// iSCSI `iqn.…,i,0x` and the ISID in hex (RFC 7143 §4.4.3). See [`attach_to`](Self::attach_to).
+    ///
+    /// # Errors
+    /// Another initiator holds every LUN.
+    pub fn attach(self: &Arc<Self>, initiator: &str, port: &str) -> Result<Nexus, Refused> {
+        self.attach_to(TargetPort::new("", 1), initiator, port, &|_| Some(Mode::ReadWrite))
+    }
+
+    /// Registers an I_T nexus between the initiator's `port` and one of our own, that sees what `view` says.
+    /// Persistent reservations belong to the initiator's port: whoever comes back under the same one finds them
+    /// again.
     ///
     /// A LUN held by another name is not admitted: most commands to it end in RESERVATION CONFLICT until the
     /// holder leaves. If that is every LUN there is, the nexus is refused.
-    pub fn attach(self: &Arc<Self>, initiator: &str, port: &str) -> Result<Nexus, Refused> {
+    ///
+    /// # Errors
+    /// Another initiator holds every LUN.
+    pub fn attach_to(
+        self: &Arc<Self>,
+        target_port: TargetPort,
+        initiator: &str,
+        port: &str,
+        view: View<'_>,
+    ) -> Result<Nexus, Refused> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-        let nexus_id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        let nexus = Nexus {
+        let mut nexus = Nexus {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            initiator: initiator.into(),
             port: port.into(),
-            paths: self
-                .luns
-                .iter()
-                .map(|(&lun, unit)| Path::register(lun, Arc::clone(unit), nexus_id, initiator, port))
-                .collect(),
+            target_port,
+            paths: Vec::new(),
+            offline: Vec::new(),
             device: Arc::clone(self),
         };
+        nexus.refresh(view);
         match nexus.paths.first() {
             Some(first) if nexus.paths.iter().all(|path| !path.is_admitted()) => Err(Refused {
                 lun: first.lun,
@@ -75,6 +279,20 @@ impl Device {
             _ => Ok(nexus),
         }
     }
+}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Device")
+            .field("slots", &self.slots)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A unit that is not served any more.
+#[derive(Debug)]
+pub struct Removal {
+    unit: Option<Arc<LogicalUnit>>,
 }
 
 /// One nexus' way to one LUN.
@@ -86,18 +304,20 @@ pub(super) struct Path {
     initiator: Box<str>,
     port: Box<str>,
     admitted: AtomicBool,
+    read_only: AtomicBool,
     pending: Pending,
 }
 
 impl Path {
-    fn register(lun: u16, unit: Arc<LogicalUnit>, nexus_id: u64, initiator: &str, port: &str) -> Arc<Self> {
+    fn register(lun: u16, unit: Arc<LogicalUnit>, nexus: &Nexus, mode: Mode) -> Arc<Self> {
         let path = Arc::new(Self {
             lun,
             unit,
-            nexus_id,
-            initiator: initiator.into(),
-            port: port.into(),
+            nexus_id: nexus.id,
+            initiator: nexus.initiator.clone(),
+            port: nexus.port.clone(),
             admitted: AtomicBool::new(false),
+            read_only: AtomicBool::new(mode == Mode::ReadOnly),
             pending: Pending::default(),
         });
         path.unit.register(&path);
@@ -132,6 +352,11 @@ impl Path {
         &self.pending
     }
 
+    /// Whether this nexus may not write, whatever others may.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.read_only.load(Ordering::Relaxed)
+    }
+
     pub(super) fn is_admitted(&self) -> bool {
         self.admitted.load(Ordering::Acquire)
     }
@@ -149,10 +374,15 @@ impl Path {
 /// An I_T nexus: commands of one initiator port. Dropping it detaches it.
 #[derive(Debug)]
 pub struct Nexus {
+    id: u64,
     device: Arc<Device>,
+    initiator: Box<str>,
     port: Box<str>,
+    target_port: TargetPort,
     /// In LUN order.
     paths: Vec<Arc<Path>>,
+    /// LUNs it may see that are not in service, in order.
+    offline: Vec<u16>,
 }
 
 impl Nexus {
@@ -164,6 +394,78 @@ impl Nexus {
     /// The initiator port it was attached with.
     pub fn port(&self) -> &str {
         &self.port
+    }
+
+    /// Our port that it was attached to.
+    pub fn target_port(&self) -> &TargetPort {
+        &self.target_port
+    }
+
+    /// Relative identifiers of all target ports, its own among them, in order.
+    pub fn target_ports(&self) -> Vec<u16> {
+        let mut ports = Vec::clone(&self.device.target_ports());
+        let own = self.target_port.relative();
+        if let Err(at) = ports.binary_search(&own) {
+            ports.insert(at, own);
+        }
+        ports
+    }
+
+    /// The LUNs it sees, in order, those that are offline among them.
+    pub fn luns(&self) -> Vec<u16> {
+        let mut luns: Vec<u16> = self.paths.iter().map(|path| path.lun).collect();
+        luns.extend(&self.offline);
+        luns.sort_unstable();
+        luns
+    }
+
+    /// Looks at the LUNs of the device, and at what `view` says of them, anew. Returns the LUNs whose commands
+    /// will not come to a good end any more: what was there is gone, or out of sight.
+    pub fn refresh(&mut self, view: View<'_>) -> Vec<u16> {
+        let before = self.luns();
+        let mut old: BTreeMap<u16, Arc<Path>> = std::mem::take(&mut self.paths)
+            .into_iter()
+            .map(|path| (path.lun, path))
+            .collect();
+        self.offline.clear();
+        for (&lun, slot) in self.device.slots().iter() {
+            let Some(mode) = view(lun) else { continue };
+            let Slot::Online(unit) = slot else {
+                self.offline.push(lun);
+                continue;
+            };
+            let kept = match old.remove(&lun) {
+                Some(path) if Arc::ptr_eq(&path.unit, unit) => Some(path),
+                Some(other) => {
+                    old.insert(lun, other);
+                    None
+                }
+                None => None,
+            };
+            let path = match kept {
+                Some(path) => {
+                    path.read_only.store(mode == Mode::ReadOnly, Ordering::Relaxed);
+                    path
+                }
+                None => Path::register(lun, Arc::clone(unit), self, mode),
+            };
+            self.paths.push(path);
+        }
+        for path in old.values() {
+            path.unit.detach(path);
+        }
+        if self.luns() != before {
+            for path in &self.paths {
+                path.pending.establish(Attention::ReportedLunsChanged);
+            }
+        }
+        old.into_keys().collect()
+    }
+
+    /// How commands to a LUN end that is not there, or not ready.
+    pub fn answer_without_unit(&self, lun: [u8; 8], cdb: &[u8]) -> Response {
+        let offline = absent::decode_lun(lun).is_some_and(|lun| self.offline.binary_search(&lun).is_ok());
+        absent::answer(self, if offline { Sense::OFFLINE } else { Sense::NO_SUCH_LUN }, cdb)
     }
 
     /// Whether there is such a LUN.
@@ -180,7 +482,7 @@ impl Nexus {
     /// Parses and checks a command and reports unit attentions. Commands that need no medium are done here.
     pub fn prepare(&self, lun: [u8; 8], cdb: &[u8]) -> Prepared {
         let Some(path) = self.path(lun) else {
-            return Prepared::Done(absent::answer(&self.device, cdb));
+            return Prepared::Done(self.answer_without_unit(lun, cdb));
         };
         // Before anything is checked: what a reset changes from here on ends the command.
         let generation = path.unit.generations().current();
@@ -202,7 +504,7 @@ impl Nexus {
         let plan = command.check(cdb).and_then(|cdb| {
             (command.plan)(&Request {
                 cdb,
-                device: &self.device,
+                nexus: self,
                 path,
                 unit: &path.unit,
             })

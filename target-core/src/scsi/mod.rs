@@ -24,7 +24,7 @@ mod simple;
 mod table;
 mod unit;
 
-pub use device::{Device, Nexus, Refused};
+pub use device::{ChangeError, Device, Mode, Nexus, Observer, Refused, Removal, Slot, View};
 pub use execute::Execution;
 pub use generation::Drain;
 pub use ports::TargetPort;

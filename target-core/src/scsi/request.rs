@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Status;
-use super::device::{Device, Path};
+use super::device::{Nexus, Path};
 use super::execute::Action;
 use super::sense::Sense;
 use super::unit::LogicalUnit;
@@ -28,7 +28,7 @@ pub(super) type Planned = Result<Plan, Sense>;
 /// A CDB of full length, its fixed bits checked, at a LUN that exists.
 pub(super) struct Request<'a> {
     pub(super) cdb: &'a [u8],
-    pub(super) device: &'a Device,
+    pub(super) nexus: &'a Nexus,
     pub(super) path: &'a Arc<Path>,
     pub(super) unit: &'a LogicalUnit,
 }
@@ -68,7 +68,7 @@ impl Request<'_> {
 
     /// Refuses commands that change the medium where nothing may be changed.
     pub(super) fn check_writable(&self) -> Result<(), Sense> {
-        if self.unit.options().read_only {
+        if self.unit.is_read_only() || self.path.is_read_only() {
             Err(Sense::WRITE_PROTECTED)
         } else {
             Ok(())

@@ -26,7 +26,8 @@ pub struct LogicalUnit {
     medium: Arc<dyn Medium>,
     properties: Properties,
     identity: Identity,
-    options: LogicalUnitOptions,
+    shared: AtomicBool,
+    read_only: AtomicBool,
     state: Mutex<State>,
     /// Whether reservations have to be looked at: nearly never, so commands look here first.
     reserved: AtomicBool,
@@ -67,7 +68,8 @@ impl LogicalUnit {
             properties: medium.properties(),
             medium,
             identity,
-            options,
+            shared: AtomicBool::new(options.shared),
+            read_only: AtomicBool::new(options.read_only),
             state: Mutex::default(),
             reserved: AtomicBool::new(false),
             exclusive: RwLock::default(),
@@ -85,9 +87,12 @@ impl LogicalUnit {
         &self.identity
     }
 
-    /// How it is exported.
+    /// How it is exported now.
     pub fn options(&self) -> LogicalUnitOptions {
-        self.options
+        LogicalUnitOptions {
+            shared: self.is_shared(),
+            read_only: self.is_read_only(),
+        }
     }
 
     /// The medium's properties, which do not change while it is open.
@@ -110,13 +115,39 @@ impl LogicalUnit {
     /// Name of the initiator that holds the unit, if one does and it is not shared. It does so until its last
     /// nexus is gone, and its last [`Execution`](super::Execution) with it.
     pub fn holder(&self) -> Option<String> {
-        if self.options.shared {
+        if self.is_shared() {
             return None;
         }
         self.lock()
             .paths()
             .find(|path| path.is_admitted())
             .map(|path| path.initiator().to_owned())
+    }
+
+    /// Name of an initiator that has a way to the unit, or commands at it.
+    pub fn user(&self) -> Option<String> {
+        self.lock().paths().next().map(|path| path.initiator().to_owned())
+    }
+
+    /// Sets whether the unit may be written. Commands that have not begun are refused from now on.
+    pub fn set_read_only(&self, read_only: bool) {
+        self.read_only.store(read_only, Ordering::SeqCst);
+        self.lock().establish(Attention::ModeParametersChanged);
+    }
+
+    /// Whether nobody may write.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only.load(Ordering::Relaxed)
+    }
+
+    /// Sets whether several initiator names may use it at a time. Those that do so now go on.
+    pub fn set_shared(&self, shared: bool) {
+        self.shared.store(shared, Ordering::SeqCst);
+    }
+
+    /// Whether several initiator names may use it at a time.
+    pub fn is_shared(&self) -> bool {
+        self.shared.load(Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -128,12 +159,12 @@ impl LogicalUnit {
         let mut state = self.lock();
         state.paths.retain(|other| other.strong_count() > 0);
         state.paths.push(Arc::downgrade(path));
-        state.admit(path, self.options.shared);
+        state.admit(path, self.is_shared());
     }
 
     /// Admits a path that was not, now that the holder may have left.
     pub(super) fn admit(&self, path: &Arc<Path>) -> bool {
-        self.lock().admit(path, self.options.shared)
+        self.lock().admit(path, self.is_shared())
     }
 
     /// Whether a command of this path may be carried out. A path that is not admitted meets the unit as if the

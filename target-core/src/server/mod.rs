@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::iscsi::mailbox::{CloseReason, Mailbox, Notice};
-use crate::iscsi::{Connection, Ended, Node};
+use crate::iscsi::{Connection, Ended, Node, Origin, Portal};
 use workers::Workers;
 
 /// Connections that have not logged in yet, or have, over all portals. One more is closed at once.
@@ -69,27 +69,28 @@ impl Server {
 
     /// Accepts connections on a portal until `until` is over or the server stops; connections already
     /// accepted go on. Returns when no new one can come.
-    pub async fn serve(&self, listener: TcpListener, until: impl Future<Output = ()>) {
+    pub async fn serve(&self, listener: TcpListener, portal: Portal, until: impl Future<Output = ()>) {
         let spawn = |connection| {
             tokio::spawn(connection);
         };
-        self.accept_until(listener, until, spawn).await;
+        self.accept_until(listener, portal, until, spawn).await;
     }
 
     /// The same for a portal on a device that goes away: its connections end with it, for nobody can reach
     /// them any more.
-    pub async fn serve_while_there(&self, listener: TcpListener, until: impl Future<Output = ()>) {
+    pub async fn serve_while_there(&self, listener: TcpListener, portal: Portal, until: impl Future<Output = ()>) {
         let mut connections = JoinSet::new();
         let spawn = |connection| {
             while connections.try_join_next().is_some() {}
             connections.spawn(connection);
         };
-        self.accept_until(listener, until, spawn).await;
+        self.accept_until(listener, portal, until, spawn).await;
     }
 
     async fn accept_until(
         &self,
         listener: TcpListener,
+        portal: Portal,
         until: impl Future<Output = ()>,
         mut spawn: impl FnMut(BoxFuture),
     ) {
@@ -102,7 +103,7 @@ impl Server {
                 _ = stopping.wait_for(|stop| *stop) => return,
             };
             match accepted {
-                Ok((stream, peer)) => spawn(Box::pin(self.clone().serve_tcp(stream, peer))),
+                Ok((stream, peer)) => spawn(Box::pin(self.clone().serve_tcp(stream, portal.clone(), peer))),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(ACCEPT_RETRY_MS)).await;
@@ -111,20 +112,27 @@ impl Server {
         }
     }
 
-    async fn serve_tcp(self, stream: TcpStream, peer: SocketAddr) {
+    async fn serve_tcp(self, stream: TcpStream, portal: Portal, peer: SocketAddr) {
         match stream.set_nodelay(true).and_then(|()| stream.local_addr()) {
-            Ok(local) => self.serve_stream(stream, local.to_string(), peer.to_string()).await,
+            Ok(local) => {
+                let origin = Origin {
+                    portal,
+                    local: Some(local),
+                    peer: peer.to_string(),
+                };
+                self.serve_stream(stream, origin).await;
+            }
             // The peer is gone already.
             Err(error) => tracing::debug!(%peer, %error, "connection lost before it began"),
         }
     }
 
-    /// Serves one connection that came by any way, to its end. `local_address` (`host:port`) is what the
-    /// initiator is told as the target's address; `peer` is for logs.
-    pub async fn serve_stream<S>(&self, stream: S, local_address: String, peer: String)
+    /// Serves one connection that came by any way, to its end.
+    pub async fn serve_stream<S>(&self, stream: S, origin: Origin)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
+        let peer = origin.peer.clone();
         let Ok(_place) = Arc::clone(&self.shared.places).try_acquire_owned() else {
             return tracing::warn!(peer, "refused: {CONNECTIONS_MAX} connections are open");
         };
@@ -133,11 +141,11 @@ impl Server {
         if *self.shared.stopping.borrow() {
             return;
         }
-        tracing::debug!(peer, local_address, "connected");
+        tracing::debug!(peer, local = ?origin.local, tag = origin.portal.tag, "connected");
         let connection = Connection::new(
             Arc::clone(self.node()),
             &mailbox,
-            local_address,
+            origin,
             std::time::Instant::now(),
         );
         let outcome = connection::run(stream, connection, mailbox, &self.shared.workers).await;
@@ -180,7 +188,7 @@ impl Server {
         let mut flushes = JoinSet::new();
         for target in self.node().targets() {
             for (number, unit) in target.device.luns() {
-                let (name, number, unit) = (target.name.clone(), *number, Arc::clone(unit));
+                let name = target.name().to_string();
                 flushes.spawn_blocking(move || {
                     let flushed = unit.medium().flush(crate::lun::Wait::Allowed);
                     flushed.map_err(|error| FlushError {

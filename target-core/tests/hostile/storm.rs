@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use iscsi_pdu::{BHS_BYTES, Decoder, DecoderLimits, Digest};
 use target_core::iscsi::job::Job;
 use target_core::iscsi::mailbox::{CloseReason, Mailbox, Notice};
-use target_core::iscsi::{Connection, Limits, Node, Target};
+use target_core::iscsi::{Connection, Limits, Node, Origin, Target};
 use target_core::lun::{MemoryMedium, Wait};
 use target_core::scsi::{Device, Identity, LogicalUnit};
 
@@ -93,7 +93,7 @@ pub(crate) fn storm(bytes: &[u8]) {
         max_data_segment_bytes: (1 << 24) - 1,
     };
     let mut storm = Storm {
-        connection: Connection::new(Arc::clone(&node), &mailbox, "192.0.2.1:3260".to_owned(), now),
+        connection: Connection::new(Arc::clone(&node), &mailbox, Origin::default(), now),
         node: Arc::clone(&node),
         mailbox,
         now,

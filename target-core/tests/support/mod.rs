@@ -14,7 +14,7 @@ use iscsi_pdu::{
 };
 use target_core::iscsi::job::Job;
 use target_core::iscsi::mailbox::Mailbox;
-use target_core::iscsi::{Connection, Limits, Node, Target};
+use target_core::iscsi::{Connection, Limits, Node, Origin, Target};
 use target_core::lun::{MemoryMedium, Wait};
 use target_core::scsi::{Device, Identity, LogicalUnit};
 
@@ -24,6 +24,15 @@ pub const TARGET: &str = "iqn.2026-11.net.farlun:test";
 pub const INITIATOR: &str = "iqn.2026-11.net.farlun:initiator";
 /// LUN 0 of [`TARGET`], in blocks of 512 bytes.
 pub const BLOCKS: u64 = 64 * 1024;
+
+/// Where connections come from: over the network to 192.0.2.1:3260.
+pub fn origin() -> Origin {
+    Origin {
+        local: Some(([192, 0, 2, 1], 3260).into()),
+        peer: "192.0.2.2:50000".to_owned(),
+        ..Origin::default()
+    }
+}
 
 /// A node with one target of one shared LUN in memory.
 pub fn node(limits: Limits) -> Arc<Node> {
@@ -85,7 +94,7 @@ impl Wire {
     pub fn new(node: &Arc<Node>) -> Self {
         let mailbox = Mailbox::new();
         let now = Instant::now();
-        let connection = Connection::new(Arc::clone(node), &mailbox, "192.0.2.1:3260".to_owned(), now);
+        let connection = Connection::new(Arc::clone(node), &mailbox, origin(), now);
         let limits = DecoderLimits {
             max_ahs_bytes: 0,
             max_data_segment_bytes: 16 * 1024 * 1024 - 1,

@@ -48,7 +48,7 @@ impl FullFeature {
         if command.itt == RESERVED_TAG {
             return Some(Refusal::Reject(RejectReason::InvalidPduField));
         }
-        if command.immediate && self.tasks.immediate_count() >= self.node.limits.immediate_commands {
+        if command.immediate && self.tasks.immediate_count() >= self.limits.immediate_commands {
             return Some(Refusal::Reject(RejectReason::TooManyImmediate));
         }
         None

@@ -88,7 +88,7 @@ impl FullFeature {
         tracing::info!(function = ?request.function, lun = %request.lun, "task management");
         match self.carry_out(request, out) {
             Ok(waits_for) => {
-                let deadline = now + Duration::from_millis(self.node.limits.abort_wait_ms);
+                let deadline = now + Duration::from_millis(self.limits.abort_wait_ms);
                 let then_leave = request.function == TaskFunction::TargetColdReset;
                 let itt = request.itt;
                 self.pending_management.push(PendingManagement {
@@ -166,12 +166,8 @@ impl FullFeature {
     }
 
     fn luns(&self) -> Vec<Lun> {
-        let numbers = self.nexus().map(|nexus| nexus.device().luns().keys());
-        numbers
-            .into_iter()
-            .flatten()
-            .map(|number| Lun::from_number(*number))
-            .collect()
+        let numbers = self.nexus().map(Nexus::luns).unwrap_or_default();
+        numbers.into_iter().map(Lun::from_number).collect()
     }
 
     fn abort_task(
@@ -189,7 +185,7 @@ impl FullFeature {
         // It may not have come yet: then its place in the window is used up, and it is ignored should it
         // still come (RFC 7143 §11.5.5).
         let ahead = request.ref_cmd_sn.distance(self.window.exp_cmd_sn());
-        let unseen = request.ref_cmd_sn.le(self.window.max_cmd_sn()) && ahead < self.node.limits.command_window;
+        let unseen = request.ref_cmd_sn.le(self.window.max_cmd_sn()) && ahead < self.limits.command_window;
         // A command can only be aborted after it was numbered.
         let unseen = unseen && request.ref_cmd_sn.lt(request.cmd_sn);
         if unseen && !self.window.is_shut() && !self.tasks.is_held(request.ref_cmd_sn) {

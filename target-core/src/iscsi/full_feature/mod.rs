@@ -23,9 +23,10 @@ use self::text::TextExchange;
 use super::budget::Share;
 use super::job::{Fence, Finished, Job, TaskId};
 use super::mailbox::{Notice, Sender};
-use super::node::{Node, Registration};
+use super::node::{Limits, Node, Registration};
 use super::output::Output;
 use super::params::Params;
+use super::portals::Origin;
 use super::task::{Task, TaskSet};
 use super::window::{Arrival, Window};
 use crate::scsi::Nexus;
@@ -79,8 +80,10 @@ pub(super) enum Kind {
 pub(super) struct FullFeature {
     node: Arc<Node>,
     mailbox: Sender,
+    /// Those that were in force when the connection began.
+    limits: Arc<Limits>,
     /// For TargetAddress: where the initiator found us.
-    local_address: String,
+    origin: Origin,
     params: Params,
     kind: Kind,
     window: Window,
@@ -120,8 +123,9 @@ impl FullFeature {
     /// A session that has just been agreed; `None` when there is not the memory for a single command.
     pub(super) fn new(
         node: Arc<Node>,
+        limits: Arc<Limits>,
         mailbox: Sender,
-        local_address: String,
+        origin: Origin,
         login: Established,
         now: Instant,
     ) -> Option<Self> {
@@ -136,14 +140,15 @@ impl FullFeature {
         };
         let window_share = Share::new(&node.budget.window);
         let transfer_share = Share::new(&node.budget.transfer);
-        let mut window = Window::new(login.exp_cmd_sn, node.limits.command_window, slot_bytes);
+        let mut window = Window::new(login.exp_cmd_sn, limits.command_window, slot_bytes);
         window.open(&window_share, 0);
         if window.is_shut() {
             return None;
         }
         Some(Self {
             mailbox,
-            local_address,
+            limits,
+            origin,
             params: login.params,
             kind: login.kind,
             window,
@@ -172,7 +177,7 @@ impl FullFeature {
             Kind::Discovery => "discovery".to_owned(),
             Kind::Normal { registration, .. } => {
                 let key = registration.key();
-                format!("{},{} -> {}", key.initiator, key.isid, registration.target().name)
+                format!("{},{} -> {}", key.initiator, key.isid, registration.target().name())
             }
         }
     }
@@ -423,7 +428,7 @@ impl FullFeature {
         // Whatever comes is a sign of life, and the answer to the ping may be behind it.
         self.ping = None;
         let since = *self.heard_unanswered_since.get_or_insert(now);
-        let patience = Duration::from_millis(self.node.limits.upload_ping_ms);
+        let patience = Duration::from_millis(self.limits.upload_ping_ms);
         if now.saturating_duration_since(since) >= patience && out.transmit.is_empty() {
             self.heard_unanswered_since = None;
             self.announce_window(out);
@@ -432,7 +437,7 @@ impl FullFeature {
 
     /// When to call [`timeout`](Self::timeout) next.
     pub(super) fn next_timeout(&self) -> Instant {
-        let patience = Duration::from_millis(self.node.limits.idle_ping_ms);
+        let patience = Duration::from_millis(self.limits.idle_ping_ms);
         let silence = self.last_heard + if self.ping.is_some() { 2 * patience } else { patience };
         let aborts = self.pending_management.iter().map(PendingManagement::next_timeout);
         aborts.chain([silence]).min().unwrap_or(silence)
@@ -442,7 +447,7 @@ impl FullFeature {
     pub(super) fn timeout(&mut self, now: Instant, out: &mut Output) -> bool {
         self.expire_management(now, out);
         let silence_ms = now.saturating_duration_since(self.last_heard).as_millis();
-        let patience_ms = u128::from(self.node.limits.idle_ping_ms);
+        let patience_ms = u128::from(self.limits.idle_ping_ms);
         if self.ping.is_some() {
             return silence_ms >= 2 * patience_ms;
         }

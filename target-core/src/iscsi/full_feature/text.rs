@@ -8,7 +8,6 @@ use iscsi_pdu::text::{
 use iscsi_pdu::{BHS_BYTES, Lun, RESERVED_TAG};
 
 use super::{FullFeature, Kind};
-use crate::iscsi::login::PORTAL_GROUP_TAG;
 use crate::iscsi::node::Target;
 use crate::iscsi::output::Output;
 
@@ -193,7 +192,7 @@ impl FullFeature {
             ("All", Some(_)) | ("", None) => answers.push(Key::SendTargets.name(), REJECT),
             ("", Some(own)) => self.tell(own, answers),
             (name, own) => match self.node.target(name) {
-                Some(target) if own.is_none_or(|own| own.name == target.name) => self.tell(&target, answers),
+                Some(target) if own.is_none_or(|own| own.name() == target.name()) => self.tell(&target, answers),
                 // An unknown name is answered with nothing: no record.
                 _ => Ok(()),
             },
@@ -202,10 +201,13 @@ impl FullFeature {
 
     /// The address is the one this initiator has come to: it is the one that surely leads here.
     fn tell(&self, target: &Target, answers: &mut TextWriter) -> Result<(), TextError> {
-        answers.push(Key::TargetName.name(), &target.name)?;
-        answers.push(
-            Key::TargetAddress.name(),
-            format_args!("{},{PORTAL_GROUP_TAG}", self.local_address),
-        )
+        answers.push(Key::TargetName.name(), target.name())?;
+        match self.origin.local {
+            Some(local) => answers.push(
+                Key::TargetAddress.name(),
+                format_args!("{local},{}", self.origin.portal.tag),
+            ),
+            None => Ok(()),
+        }
     }
 }
