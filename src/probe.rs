@@ -91,6 +91,7 @@ pub(crate) async fn log_in(
 /// The names of the targets at a portal.
 pub(crate) async fn target_names(portal: std::net::SocketAddr, timeout_ms: u64) -> Result<Vec<String>, Error> {
     let url = Url {
+        user: None,
         host: portal.ip().to_string(),
         port: portal.port(),
         target: None,

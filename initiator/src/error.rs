@@ -22,6 +22,9 @@ pub enum Error {
         /// TargetAddress of a redirection.
         redirect: Option<String>,
     },
+    /// The target did not show that it knows the secret that it must know: it is another one.
+    #[error("the target could not prove who it is: another name or secret than expected")]
+    TargetNotProven,
     /// Login worked, but not with what we need.
     #[error("negotiation failed: {key} = {value:?} is not an answer to our offer")]
     Negotiation {

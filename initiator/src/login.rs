@@ -1,4 +1,4 @@
-//! The login phase (RFC 7143 §6.3): security without authentication, then operational negotiation.
+//! The login phase (RFC 7143 §6.3): security, with CHAP or without, then operational negotiation.
 
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use iscsi_pdu::{LoginRequest, LoginResponse, Response, Serial, Stage};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
+use crate::chap::Chap;
 use crate::connection::Connection;
 use crate::{Error, LoginOptions, Negotiated, PeerError};
 
@@ -30,8 +31,11 @@ const MAX_KEYS_FROM_TARGET: usize = 256;
 struct Login<'a> {
     options: &'a LoginOptions,
     stage: Stage,
+    chap: Option<Chap<'a>>,
     negotiated: Negotiated,
     offered: Vec<Key>,
+    /// Whether the target has taken AuthMethod=CHAP.
+    chap_agreed: bool,
     exp_stat_sn: Option<Serial>,
 }
 
@@ -53,8 +57,13 @@ pub(crate) async fn login<S: AsyncRead + AsyncWrite + Unpin>(
     let mut login = Login {
         options,
         stage: options.first_stage,
+        chap: match (&options.chap, options.first_stage) {
+            (Some(chap), Stage::Security) => Some(Chap::new(chap)?),
+            _ => None,
+        },
         negotiated: Negotiated::defaults(options),
         offered: Vec::new(),
+        chap_agreed: false,
         exp_stat_sn: None,
     };
     let mut collector = TextCollector::new(CollectorLimits {
@@ -65,7 +74,7 @@ pub(crate) async fn login<S: AsyncRead + AsyncWrite + Unpin>(
     let mut entering = false;
     for _ in 0..MAX_ROUNDS {
         // While the target's answer goes on, we only ask for more (RFC 7143 §11.12.2).
-        let request = login.request(!collector.in_progress());
+        let request = login.request(!collector.in_progress() && login.chap.as_ref().is_none_or(Chap::may_go_on));
         let asked_for = request.transit.then_some(request.nsg);
         connection.send(&request, std::mem::take(&mut text));
         let answer = timeout(Duration::from_millis(options.timeout_ms), connection.receive())
@@ -97,6 +106,9 @@ pub(crate) async fn login<S: AsyncRead + AsyncWrite + Unpin>(
                     what: "offer in the last answer of a stage",
                 }
                 .into());
+            }
+            if !login.chap.as_ref().is_none_or(Chap::is_done) {
+                return Err(Error::TargetNotProven);
             }
             login.stage = response.nsg;
             entering = true;
@@ -154,7 +166,7 @@ impl Login<'_> {
         match self.stage {
             Stage::Security => {
                 self.offered.push(Key::AuthMethod);
-                push(&mut writer, Key::AuthMethod.name(), NONE)?;
+                push(&mut writer, Key::AuthMethod.name(), self.method())?;
                 Ok(writer.into_bytes())
             }
             _ => {
@@ -163,6 +175,11 @@ impl Login<'_> {
                 Ok(text)
             }
         }
+    }
+
+    /// The only AuthMethod we take. With CHAP nothing less will do: that is why we have a secret.
+    fn method(&self) -> &'static str {
+        if self.chap.is_some() { "CHAP" } else { NONE }
     }
 
     /// Everything we negotiate, in one request.
@@ -244,6 +261,7 @@ impl Login<'_> {
         let limits = TextLimits::default();
         let pairs = parse(text, &limits, Duplicates::Refused).map_err(PeerError::from)?;
         let mut writer = TextWriter::new(MAX_REQUEST_BYTES);
+        let (mut agreed, mut chap_keys) = (false, Vec::new());
         for pair in pairs {
             if self.negotiated.from_target.len() == MAX_KEYS_FROM_TARGET {
                 return Err(PeerError::Unexpected { what: "number of keys" }.into());
@@ -253,6 +271,10 @@ impl Login<'_> {
                 .push((pair.key.to_owned(), pair.value.to_owned()));
             let extra = self.options.extra_keys.iter().any(|(key, _)| key == pair.key);
             match Key::from_name(pair.key) {
+                Some(key) if self.chap.is_some() && Chap::owns(key) => chap_keys.push((key, pair)),
+                Some(Key::AuthMethod) if self.chap.is_some() && pair.value == "CHAP" && !self.chap_agreed => {
+                    (agreed, self.chap_agreed) = (true, true);
+                }
                 Some(key) if self.offered.contains(&key) => self.outcome(key, pair)?,
                 // An answer to an answer of ours, or to a key sent for a test.
                 _ if extra || Special::of(pair.value).is_some() => {}
@@ -262,6 +284,15 @@ impl Login<'_> {
                     }
                 }
                 None => push(&mut writer, pair.key, NOT_UNDERSTOOD)?,
+            }
+        }
+        if let Some(chap) = &mut self.chap {
+            let mut replies = chap.answer(&chap_keys)?;
+            if agreed {
+                replies.extend(chap.agreed());
+            }
+            for (key, value) in replies {
+                push(&mut writer, key.name(), &value)?;
             }
         }
         Ok(writer.into_bytes())
@@ -282,10 +313,10 @@ impl Login<'_> {
         }
         let number = || key.parse_number(pair.value).map_err(|error| bad_value(pair, error));
         let yes = || parse_boolean(pair.value).map_err(|error| bad_value(pair, error));
-        let (options, negotiated) = (self.options, &mut self.negotiated);
+        let (method, options, negotiated) = (self.method(), self.options, &mut self.negotiated);
         let at_most = |value: u32, limit: u32| if value <= limit { Ok(value) } else { Err(refused()) };
         match key {
-            Key::AuthMethod if pair.value != NONE => return Err(refused()),
+            Key::AuthMethod if pair.value != method || self.chap_agreed => return Err(refused()),
             Key::HeaderDigest => {
                 negotiated.header_digest = digest(pair.value, options.header_digest).ok_or_else(refused)?;
             }
@@ -379,7 +410,7 @@ fn digest(value: &str, offered: bool) -> Option<bool> {
     }
 }
 
-fn bad_value(pair: Pair<'_>, error: iscsi_pdu::text::ValueError) -> Error {
+pub(crate) fn bad_value(pair: Pair<'_>, error: iscsi_pdu::text::ValueError) -> Error {
     PeerError::Value {
         key: pair.key.to_owned(),
         value: pair.value.to_owned(),

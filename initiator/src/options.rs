@@ -3,6 +3,8 @@
 use iscsi_pdu::text::Key;
 use iscsi_pdu::{Isid, Stage};
 
+use crate::ChapOptions;
+
 /// What a login offers.
 #[derive(Debug, Clone)]
 pub struct LoginOptions {
@@ -32,7 +34,9 @@ pub struct LoginOptions {
     pub max_burst_bytes: u32,
     /// Offered MaxOutstandingR2T.
     pub max_outstanding_r2t: u32,
-    /// Where to begin: security negotiation (with AuthMethod=None) or the operational stage at once.
+    /// Log in by CHAP, and by nothing else; `None`: without authentication. Only with security as first stage.
+    pub chap: Option<ChapOptions>,
+    /// Where to begin: security negotiation or the operational stage at once.
     pub first_stage: Stage,
     /// Further keys to send in the operational stage, as they are: for tests.
     pub extra_keys: Vec<(String, String)>,
@@ -59,6 +63,7 @@ impl LoginOptions {
             // The greatest multiple of 512 that the key's 24 bits can say (RFC 7143 §13.13).
             max_burst_bytes: (1 << 24) - 512,
             max_outstanding_r2t: 4,
+            chap: None,
             first_stage: Stage::Security,
             extra_keys: Vec::new(),
             timeout_ms: 10_000,
