@@ -202,14 +202,18 @@ impl Dialog {
             return Err(ChapError::Reflected { user });
         }
         // One digest is computed whether the name is known or not.
-        let known = self.credentials.users.get(&user);
-        let secret = known.map_or_else(key, Ok).map_err(ChapError::NoRandomness)?;
+        let credentials = Arc::clone(&self.credentials);
+        let known = credentials.users.get(&user);
+        let secret = match known {
+            Some(secret) => secret,
+            None => key().map_err(ChapError::NoRandomness)?,
+        };
         let right = verify(digest, challenge.identifier, secret, &challenge.bytes, &answer);
         let Some(secret) = known.filter(|_| right) else {
             return Err(ChapError::Wrong { user });
         };
         if let Some(theirs) = theirs {
-            match &self.credentials.mutual {
+            match &credentials.mutual {
                 None => return Err(ChapError::NoMutual { user }),
                 Some((_, own)) if own == secret => return Err(ChapError::SameSecret { user }),
                 Some((our_name, own)) => theirs.answer(digest, our_name, own, answers)?,

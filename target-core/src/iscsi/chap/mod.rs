@@ -1,8 +1,7 @@
 //! CHAP on the target's side (RFC 7143 §12.1.3, RFC 1994).
 //!
 //! `dialog` is the exchange of keys, `challenge` makes challenges; the digests are in [`iscsi_pdu::chap`]. Who may log
-//! in by which secret is [`Credentials`](super::policy::Credentials), and whether anybody must, the
-//! [`Policy`](super::policy::Policy).
+//! in by which secret is in [`Credentials`]; whether anybody must, in the target's [`Policy`](super::policy::Policy).
 
 mod challenge;
 mod dialog;
