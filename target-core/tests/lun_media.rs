@@ -111,6 +111,7 @@ fn a_new_file_is_sparse_private_and_keeps_its_data() {
             medium.properties().provisioning,
             Some(Provisioning {
                 granularity_bytes: 4096,
+                alignment_bytes: 0,
                 reads_zeroes: true
             })
         ));
@@ -406,6 +407,7 @@ fn write_through_reaches_the_disk_without_a_flush() {
     let through = FileOptions {
         block_bytes: 512,
         write_cache: WriteCache::WriteThrough,
+        ..FileOptions::default()
     };
     let medium = BlockMedium::open(&disk.0, through).unwrap();
     assert_eq!(medium.properties().write_cache, WriteCache::WriteThrough);

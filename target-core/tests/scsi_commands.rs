@@ -345,6 +345,7 @@ fn mode_sense() {
         let options = FileOptions {
             block_bytes: 512,
             write_cache,
+            ..FileOptions::default()
         };
         nexus(Arc::new(
             FileMedium::create(&folder.path().join("lun"), BLOCKS * 512, options).unwrap(),

@@ -246,6 +246,7 @@ fn check_file(folder: tempfile::TempDir, block_bytes: u32, write_cache: WriteCac
     let options = FileOptions {
         block_bytes,
         write_cache,
+        ..FileOptions::default()
     };
     check(Arc::new(FileMedium::create(&path, SIZE_BYTES, options).unwrap()), ops);
 }

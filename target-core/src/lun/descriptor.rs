@@ -169,6 +169,7 @@ impl Descriptor {
                 Err(MediumError::WouldBlock)
             }
             // What was written of it the worker writes again.
+            Ok(written) if written > 0 => Err(MediumError::PartlyWritten),
             _ => Err(MediumError::WouldBlock),
         }
     }

@@ -10,12 +10,14 @@ mod descriptor;
 mod file;
 mod memory;
 mod open;
+mod options;
 mod syncs;
 
 pub use block::BlockMedium;
-pub use file::{FileMedium, FileOptions};
-pub use memory::MemoryMedium;
+pub use file::FileMedium;
+pub use memory::{MemoryMedium, MemoryOptions};
 pub use open::OpenError;
+pub use options::{Allocation, FileOptions};
 
 use std::sync::atomic::AtomicBool;
 
@@ -55,8 +57,46 @@ pub struct Properties {
     pub physical_block_bytes: u32,
     /// How writes are cached, as the medium was really opened.
     pub write_cache: WriteCache,
+    /// Distance from the start to the first logical block that begins a physical one, in bytes.
+    pub alignment_offset_bytes: u32,
     /// `Some` when blocks can be deallocated.
     pub provisioning: Option<Provisioning>,
+    /// Whether zeroes take no writing, so that a range of any length is zeroed in a moment.
+    pub zeroes_quickly: bool,
+    /// Whether a block is written where it was before, so that overwriting it destroys what it held, as far as
+    /// software can see: not so on file systems that copy on write.
+    pub overwrites_in_place: bool,
+    /// Longest write that is done whole or not at all whatever happens to this machine, in bytes, and the unit it is
+    /// made of. `None` where that cannot be had.
+    pub atomic: Option<AtomicWrites>,
+    /// Whether the medium was opened for reading only.
+    pub read_only: bool,
+}
+
+impl Properties {
+    /// A writable medium with a cache and nothing special about it.
+    pub const fn plain(block_bytes: u32) -> Self {
+        Self {
+            block_bytes,
+            physical_block_bytes: block_bytes,
+            write_cache: WriteCache::WriteBack,
+            alignment_offset_bytes: 0,
+            provisioning: None,
+            zeroes_quickly: false,
+            overwrites_in_place: false,
+            atomic: None,
+            read_only: false,
+        }
+    }
+}
+
+/// What a medium promises of atomic writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AtomicWrites {
+    /// Lengths and offsets are multiples of this, in bytes.
+    pub unit_bytes: u32,
+    /// Longest write, in bytes.
+    pub max_bytes: u32,
 }
 
 /// How a medium that can deallocate blocks does it.
@@ -64,6 +104,8 @@ pub struct Properties {
 pub struct Provisioning {
     /// Unit in which space is given back, in bytes.
     pub granularity_bytes: u32,
+    /// Where the first whole unit begins, in bytes from the start.
+    pub alignment_bytes: u32,
     /// Whether deallocated blocks read as zeroes (SBC-4 6.6.4, LBPRZ).
     pub reads_zeroes: bool,
 }
@@ -77,12 +119,27 @@ pub struct Extent {
     pub mapped: bool,
 }
 
+/// The storage underneath a LUN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Taken by this LUN now, in bytes.
+    pub used_bytes: u64,
+    /// What may still be taken, by this LUN and all others on the same storage, in bytes.
+    pub available_bytes: u64,
+    /// All there is of that storage, in bytes.
+    pub total_bytes: u64,
+}
+
 /// Why a medium did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum MediumError {
     /// The call was made with [`Wait::Never`] and would have blocked; nothing was changed.
     #[error("the medium would block")]
     WouldBlock,
+    /// The same, but part of the data of a write has been written already. Until the write has been made again,
+    /// whole, its blocks are neither as they were nor as they will be.
+    #[error("the medium would block in the middle of a write")]
+    PartlyWritten,
     /// The file system or device underneath is full.
     #[error("no space left on the medium")]
     NoSpace,
@@ -134,4 +191,27 @@ pub trait Medium: Send + Sync + std::fmt::Debug + 'static {
 
     /// Changes the size. Shrinking discards what lies beyond the new end.
     fn resize(&self, new_size_bytes: u64) -> Result<(), MediumError>;
+
+    /// The size that the storage underneath has now, in bytes, which a [`resize`](Self::resize) would take: more
+    /// than [`size_bytes`](Self::size_bytes) once a device has been enlarged.
+    fn storage_bytes(&self) -> Result<u64, MediumError> {
+        Ok(self.size_bytes())
+    }
+
+    /// How full the storage underneath is; `None` where that is not known.
+    fn space(&self) -> Option<Space> {
+        None
+    }
+
+    /// Writes all of `data` or, whatever happens to this machine, nothing of it. Offset and length are as
+    /// [`Properties::atomic`] asks; without that it is never called.
+    fn write_atomic(
+        &self,
+        _offset_bytes: u64,
+        _data: &[u8],
+        _durability: Durability,
+        _wait: Wait,
+    ) -> Result<(), MediumError> {
+        Err(MediumError::Unsupported("atomic writes"))
+    }
 }

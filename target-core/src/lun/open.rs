@@ -53,6 +53,44 @@ pub enum OpenError {
         /// The block size asked for, in bytes.
         block_bytes: u32,
     },
+    /// The physical block size is not one we serve over such logical blocks.
+    #[error(
+        "a physical block size of {physical_block_bytes} bytes under blocks of {block_bytes} is not supported; choose 512 or 4096, and no less than the block size"
+    )]
+    PhysicalBlockSize {
+        /// The physical block size asked for, in bytes.
+        physical_block_bytes: u32,
+        /// The logical block size, in bytes.
+        block_bytes: u32,
+    },
+    /// There is no room for a file that takes all of its space at once.
+    #[error(
+        "the file system of {path} has no room for {size_bytes} bytes; free some, choose a smaller size, or a thin LUN"
+    )]
+    NoRoom {
+        /// The file.
+        path: PathBuf,
+        /// The size asked for, in bytes.
+        size_bytes: u64,
+    },
+    /// A file to be served as thick has holes.
+    #[error(
+        "{path} has only {allocated_bytes} of its {size_bytes} bytes allocated; allocate the rest (fallocate --length {size_bytes} {path}), or serve it as thin"
+    )]
+    Sparse {
+        /// The file.
+        path: PathBuf,
+        /// Space it has, in bytes.
+        allocated_bytes: u64,
+        /// Its size in bytes.
+        size_bytes: u64,
+    },
+    /// The file system cannot allocate space in advance.
+    #[error("the file system of {path} cannot allocate space in advance; put the file elsewhere, or serve it as thin")]
+    NoPreallocation {
+        /// The file.
+        path: PathBuf,
+    },
     /// The device's sectors are larger than the LUN's blocks.
     #[error(
         "{path} has sectors of {sector_bytes} bytes, so it cannot be served in blocks of {block_bytes}; set the LUN's block size to {sector_bytes}"

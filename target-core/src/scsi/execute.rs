@@ -291,7 +291,7 @@ impl Job<'_> {
     /// What a failing medium means for the command; `sense` says so where nothing more exact is known.
     pub(super) fn failure(&self, error: MediumError, sense: Sense, what: &'static str) -> Failure {
         match error {
-            MediumError::WouldBlock => Failure::WouldBlock,
+            MediumError::WouldBlock | MediumError::PartlyWritten => Failure::WouldBlock,
             MediumError::Cancelled => Failure::Status(Status::TaskAborted),
             MediumError::NoSpace => {
                 tracing::warn!(lun = self.path.lun(), what, "no space left for the LUN");

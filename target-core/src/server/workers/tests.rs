@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use super::*;
 use crate::iscsi::budget::Memory;
 use crate::iscsi::job::{Fence, TaskId};
-use crate::lun::{Durability, Extent, MediumError, Properties, WriteCache};
+use crate::lun::{Durability, Extent, MediumError, Properties};
 use crate::scsi::{Device, Identity, Prepared};
 
 /// A medium whose reads and writes take as long as the test lets them.
@@ -26,13 +26,7 @@ impl Slow {
 
 impl crate::lun::Medium for Slow {
     fn properties(&self) -> Properties {
-        let write_cache = WriteCache::WriteBack;
-        Properties {
-            block_bytes: 512,
-            physical_block_bytes: 512,
-            write_cache,
-            provisioning: None,
-        }
+        Properties::plain(512)
     }
     fn size_bytes(&self) -> u64 {
         1 << 20
