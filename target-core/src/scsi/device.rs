@@ -348,6 +348,11 @@ impl Path {
         &self.port
     }
 
+    /// CHECK CONDITION, its sense data in the format that the unit is set to.
+    pub(super) fn check(&self, sense: Sense) -> Response {
+        Response::check_as(sense, self.unit.modes().sense_format())
+    }
+
     pub(super) fn pending(&self) -> &Pending {
         &self.pending
     }
@@ -490,12 +495,12 @@ impl Nexus {
             Ok(command) => command,
             Err(sense) => {
                 let sense = path.pending.take().map_or(sense, Attention::sense);
-                return Prepared::Done(Response::check(sense));
+                return Prepared::Done(path.check(sense));
             }
         };
         if command.access != Access::Always {
             if let Some(attention) = path.pending.take() {
-                return Prepared::Done(Response::check(attention.sense()));
+                return Prepared::Done(path.check(attention.sense()));
             }
             if !path.unit.allow(path, path.admit(), command.access) {
                 return Prepared::Done(Response::status(Status::ReservationConflict));
@@ -511,7 +516,7 @@ impl Nexus {
         });
         match plan {
             Ok(plan) => Execution::of_plan(Arc::clone(path), generation, plan),
-            Err(sense) => Prepared::Done(Response::check(sense)),
+            Err(sense) => Prepared::Done(path.check(sense)),
         }
     }
 

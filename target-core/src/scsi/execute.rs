@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLockReadGuard, TryLockError};
 
 use super::compare::{self, Check};
+use super::control::Control;
 use super::device::Path;
 use super::provision::{self, Pattern};
 use super::request::{Plan, Span};
-use super::reserve::{self, PersistentOut};
 use super::sense::Sense;
 use super::{LogicalUnit, Prepared, Response, Status, WouldBlock};
 use crate::lun::{Durability, Medium, MediumError, Wait};
@@ -52,7 +52,7 @@ pub(super) enum Action {
         span: Span,
         allocation_bytes: u32,
     },
-    PersistentOut(PersistentOut),
+    Control(Control),
 }
 
 /// A command that is ready to run once its data has arrived.
@@ -109,7 +109,7 @@ impl Execution {
                 Pattern::FromInitiator => self.block_bytes(),
             },
             Action::Unmap { list_bytes } => u64::from(*list_bytes),
-            Action::PersistentOut(_) => reserve::PARAMETER_LIST_BYTES as u64,
+            Action::Control(control) => control.data_out_bytes(),
             Action::Read { .. } | Action::Flush | Action::LbaStatus { .. } => 0,
         }
     }
@@ -121,6 +121,7 @@ impl Execution {
             Action::LbaStatus { allocation_bytes, .. } => {
                 u64::from(*allocation_bytes).min(provision::MAX_LBA_STATUS_BYTES as u64)
             }
+            Action::Control(control) => control.data_in_bytes(),
             _ => 0,
         }
     }
@@ -140,7 +141,7 @@ impl Execution {
         if offered_bytes == self.data_out_bytes() {
             Ok(())
         } else {
-            Err(Response::check(sense))
+            Err(self.path.check(sense))
         }
     }
 
@@ -182,12 +183,12 @@ impl Execution {
                 may_unmap,
             } => provision::write_same(&job, *span, *pattern, *may_unmap),
             Action::LbaStatus { span, allocation_bytes } => provision::lba_status(&job, *span, *allocation_bytes),
-            Action::PersistentOut(out) => reserve::persistent_out(&job, *out),
+            Action::Control(control) => control.run(&job),
         };
         match outcome {
             Ok(data_in) => Ok(Response::good(data_in)),
             Err(Failure::WouldBlock) => Err(WouldBlock),
-            Err(Failure::Sense(sense)) => Ok(Response::check(sense)),
+            Err(Failure::Sense(sense)) => Ok(self.path.check(sense)),
             Err(Failure::Status(status)) => Ok(Response::status(status)),
         }
     }
@@ -268,9 +269,16 @@ impl Job<'_> {
         if whole_bytes == 0 {
             return Ok(());
         }
+        let modes = self.path.unit().modes();
+        let durability = modes.durability(durability);
         self.medium
             .write(span.offset_bytes, &data[..whole_bytes as usize], durability, self.wait)
-            .map_err(|e| self.failure(e, Sense::WRITE_ERROR.with_information(self.lba(span)), "write"))
+            .map_err(|e| self.failure(e, Sense::WRITE_ERROR.with_information(self.lba(span)), "write"))?;
+        // The cache may have been switched off meanwhile, and flushed before this write was in it.
+        if durability == Durability::Cached && modes.is_cache_off() {
+            self.flush()?;
+        }
+        Ok(())
     }
 
     pub(super) fn flush(&self) -> Result<(), Failure> {

@@ -8,6 +8,7 @@ mod absent;
 mod attention;
 mod block;
 mod compare;
+mod control;
 mod device;
 mod execute;
 mod generation;
@@ -58,7 +59,7 @@ pub enum Status {
 pub struct Response {
     /// SCSI status.
     pub status: Status,
-    /// Sense data (fixed format), empty unless `status` is CHECK CONDITION.
+    /// Sense data, in the format the initiators have chosen (D_SENSE), empty unless `status` is CHECK CONDITION.
     pub sense: Vec<u8>,
     /// Data for the initiator, already cut to the allocation length.
     pub data_in: Vec<u8>,
@@ -98,9 +99,14 @@ impl Response {
     }
 
     fn check(sense: Sense) -> Self {
+        Self::check_as(sense, sense::Format::Fixed)
+    }
+
+    /// CHECK CONDITION with sense data as the logical unit gives it.
+    fn check_as(sense: Sense, format: sense::Format) -> Self {
         Self {
             status: Status::CheckCondition,
-            sense: sense.fixed().to_vec(),
+            sense: sense.bytes(format),
             data_in: Vec::new(),
         }
     }

@@ -1,22 +1,137 @@
-//! MODE SENSE (SPC-5 6.13, 6.14) and the mode pages there are. None of them can be changed.
+//! Mode pages (SPC-5 7.5, SBC-4 6.5): what they say, what of it can be changed, and MODE SENSE.
+//!
+//! Every page is one shared copy per logical unit (VPD 87 says so), so a change is a unit attention for the others.
+//! Nothing can be saved: a unit comes back from a reset, and from a restart, with its defaults.
+
+pub(super) mod select;
+
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::request::{Planned, Request, answer, be16};
-use super::sense::Sense;
-use crate::lun::WriteCache;
+use super::sense::{Format, Sense};
+use super::unit::LogicalUnit;
+use crate::lun::{Durability, WriteCache};
 
-/// Caching mode page (SBC-4 6.5.6).
-const CACHING: u8 = 0x08;
-/// Control mode page (SPC-5 7.5.9).
-const CONTROL: u8 = 0x0A;
-/// Informational exceptions control mode page (SBC-4 6.5.8).
-const EXCEPTIONS: u8 = 0x1C;
-/// All pages.
-const ALL: u8 = 0x3F;
+/// Page code and subpage code.
+type Code = (u8, u8);
+
+/// Read-write error recovery (SBC-4 6.5.10): nothing is retried, reassigned or corrected here.
+const RECOVERY: Code = (0x01, 0x00);
+/// Disconnect-reconnect (SPC-5 7.5.10): no limits beyond those negotiated at login.
+const DISCONNECT: Code = (0x02, 0x00);
+/// Caching (SBC-4 6.5.6).
+const CACHING: Code = (0x08, 0x00);
+/// Control (SPC-5 7.5.9).
+const CONTROL: Code = (0x0A, 0x00);
+/// Control extension (SPC-5 7.5.8).
+const CONTROL_EXTENSION: Code = (0x0A, 0x01);
+/// Informational exceptions control (SBC-4 6.5.8): there are none to be reported.
+const EXCEPTIONS: Code = (0x1C, 0x00);
+
+/// All pages, in the order they are reported.
+const PAGES: [Code; 6] = [RECOVERY, DISCONNECT, CACHING, CONTROL, CONTROL_EXTENSION, EXCEPTIONS];
+
+/// PAGE CODE that asks for all pages.
+const ALL_PAGES: u8 = 0x3F;
+/// SUBPAGE CODE that asks for all subpages.
+const ALL_SUBPAGES: u8 = 0xFF;
+/// SPF, in byte 0 of a page: it has a subpage code.
+const SPF: u8 = 0x40;
 
 /// WP: the medium is write protected (SBC-4 6.5.1).
 const WRITE_PROTECTED: u8 = 0x80;
 /// DPOFUA: DPO and FUA are understood.
 const DPOFUA: u8 = 0x10;
+
+/// A bit that MODE SELECT may change.
+#[derive(Debug, Clone, Copy)]
+struct Setting {
+    /// Where [`Modes`] keeps it.
+    slot: u8,
+    page: Code,
+    byte: usize,
+    mask: u8,
+}
+
+/// WCE.
+const WRITE_CACHE: Setting = Setting {
+    slot: 0x01,
+    page: CACHING,
+    byte: 2,
+    mask: 0x04,
+};
+/// D_SENSE.
+const DESCRIPTOR_SENSE: Setting = Setting {
+    slot: 0x02,
+    page: CONTROL,
+    byte: 2,
+    mask: 0x04,
+};
+/// SWP.
+const SOFTWARE_WRITE_PROTECT: Setting = Setting {
+    slot: 0x04,
+    page: CONTROL,
+    byte: 4,
+    mask: 0x08,
+};
+const SETTINGS: [Setting; 3] = [WRITE_CACHE, DESCRIPTOR_SENSE, SOFTWARE_WRITE_PROTECT];
+
+impl Setting {
+    /// WCE can be cleared and set again where there is a cache; where every write is stable, it is not ours to say
+    /// otherwise.
+    fn is_changeable(self, unit: &LogicalUnit) -> bool {
+        self.slot != WRITE_CACHE.slot || unit.properties().write_cache == WriteCache::WriteBack
+    }
+}
+
+/// What initiators have changed, by [`Setting::slot`]: a set bit means "not as by default".
+#[derive(Debug, Default)]
+pub(super) struct Modes {
+    flipped: AtomicU8,
+}
+
+impl Modes {
+    fn is_flipped(&self, setting: Setting) -> bool {
+        self.flipped.load(Ordering::SeqCst) & setting.slot != 0
+    }
+
+    /// How CHECK CONDITIONs carry their sense data (D_SENSE).
+    pub(super) fn sense_format(&self) -> Format {
+        if self.is_flipped(DESCRIPTOR_SENSE) {
+            Format::Descriptor
+        } else {
+            Format::Fixed
+        }
+    }
+
+    /// Whether an initiator has write protected the unit (SWP).
+    pub(super) fn is_write_protected(&self) -> bool {
+        self.is_flipped(SOFTWARE_WRITE_PROTECT)
+    }
+
+    /// Whether an initiator has switched the write cache off (WCE): every write is to be stable.
+    pub(super) fn is_cache_off(&self) -> bool {
+        self.is_flipped(WRITE_CACHE)
+    }
+
+    /// What a write has to be that was asked to be `asked`.
+    pub(super) fn durability(&self, asked: Durability) -> Durability {
+        if self.is_cache_off() { Durability::Stable } else { asked }
+    }
+
+    /// Back to the defaults, as a reset wants (SPC-5 6.13.1.4: saved values, and there are none).
+    pub(super) fn reset(&self) {
+        self.flipped.store(0, Ordering::SeqCst);
+    }
+}
+
+/// Which values of a page (SPC-5 table 176, PC).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Values {
+    Current,
+    Changeable,
+    Default,
+}
 
 /// MODE SENSE (6).
 pub(super) fn sense_6(request: &Request<'_>) -> Planned {
@@ -24,7 +139,7 @@ pub(super) fn sense_6(request: &Request<'_>) -> Planned {
     let mut data = vec![0, 0, device_specific(request), descriptor.len() as u8];
     data.extend_from_slice(&descriptor);
     data.extend_from_slice(&pages);
-    data[0] = (data.len() - 1) as u8;
+    data[0] = u8::try_from(data.len() - 1).unwrap_or(u8::MAX);
     answer(data, u32::from(request.cdb[4]))
 }
 
@@ -43,7 +158,7 @@ pub(super) fn sense_10(request: &Request<'_>) -> Planned {
 
 fn device_specific(request: &Request<'_>) -> u8 {
     DPOFUA
-        | if request.unit.options().read_only {
+        | if request.check_writable().is_err() {
             WRITE_PROTECTED
         } else {
             0
@@ -53,37 +168,51 @@ fn device_specific(request: &Request<'_>) -> u8 {
 /// Block descriptor and pages.
 fn contents(request: &Request<'_>, long: bool) -> Result<(Vec<u8>, Vec<u8>), Sense> {
     let cdb = request.cdb;
-    let control = cdb[2] >> 6;
-    let page = cdb[2] & 0x3F;
-    if control == 0b11 {
-        return Err(Sense::SAVING_NOT_SUPPORTED);
-    }
-    // There are no subpages: 00h is the page itself, FFh asks for all there are.
-    if !matches!(cdb[3], 0x00 | 0xFF) {
-        return Err(Sense::cdb_field(3, 7));
-    }
-    let changeable = control == 0b01;
+    let values = match cdb[2] >> 6 {
+        0b00 => Values::Current,
+        0b01 => Values::Changeable,
+        0b10 => Values::Default,
+        _ => return Err(Sense::SAVING_NOT_SUPPORTED),
+    };
+    let wanted = (cdb[2] & 0x3F, cdb[3]);
     let mut pages = Vec::new();
-    for known in [CACHING, CONTROL, EXCEPTIONS] {
-        if page == known || page == ALL {
-            pages.extend_from_slice(&mode_page(request, known, changeable));
+    for code in supported() {
+        let page_fits = wanted.0 == ALL_PAGES || wanted.0 == code.0;
+        let subpage_fits = wanted.1 == ALL_SUBPAGES || wanted.1 == code.1;
+        if page_fits && subpage_fits {
+            pages.extend_from_slice(&page(request.unit, code, values));
         }
     }
     if pages.is_empty() {
-        return Err(Sense::cdb_field(2, 5));
+        // Points at the subpage where the page itself would be there.
+        return Err(if supported().any(|code| code.0 == wanted.0) || wanted.0 == ALL_PAGES {
+            Sense::cdb_field(3, 7)
+        } else {
+            Sense::cdb_field(2, 5)
+        });
     }
+    // ALL_PAGES knows subpages 00h and FFh only (SPC-5 table 177).
+    if wanted.0 == ALL_PAGES && !matches!(wanted.1, 0x00 | ALL_SUBPAGES) {
+        return Err(Sense::cdb_field(3, 7));
+    }
+    // DBD.
     let descriptor = if cdb[1] & 0x08 != 0 {
         Vec::new()
     } else {
-        block_descriptor(request, long)
+        block_descriptor(request.unit, long)
     };
     Ok((descriptor, pages))
 }
 
+/// The pages a unit has.
+fn supported() -> impl Iterator<Item = Code> {
+    PAGES.into_iter()
+}
+
 /// Short or long LBA mode parameter block descriptor (SBC-4 6.5.2).
-fn block_descriptor(request: &Request<'_>, long: bool) -> Vec<u8> {
-    let blocks = request.unit.blocks();
-    let block_bytes = request.unit.properties().block_bytes;
+fn block_descriptor(unit: &LogicalUnit, long: bool) -> Vec<u8> {
+    let blocks = unit.blocks();
+    let block_bytes = unit.properties().block_bytes;
     let mut descriptor = Vec::with_capacity(16);
     if long {
         descriptor.extend_from_slice(&blocks.to_be_bytes());
@@ -96,21 +225,51 @@ fn block_descriptor(request: &Request<'_>, long: bool) -> Vec<u8> {
     descriptor
 }
 
-fn mode_page(request: &Request<'_>, code: u8, changeable: bool) -> Vec<u8> {
+/// A whole page, from its code on.
+fn page(unit: &LogicalUnit, code: Code, values: Values) -> Vec<u8> {
     let mut page = match code {
-        CACHING => vec![0; 20],
-        _ => vec![0; 12],
+        CACHING => header(code, 20),
+        DISCONNECT => header(code, 16),
+        CONTROL_EXTENSION => header(code, 32),
+        _ => header(code, 12),
     };
-    page[0] = code;
-    page[1] = (page.len() - 2) as u8;
-    if changeable {
-        return page;
+    if values != Values::Changeable {
+        match code {
+            CACHING if unit.properties().write_cache == WriteCache::WriteBack => page[2] = WRITE_CACHE.mask,
+            // TST 000b: one task set for all. QUEUE ALGORITHM MODIFIER 1h: unrestricted reordering. TAS 0: commands
+            // that another nexus aborts are not answered.
+            CONTROL => page[3] = 0x10,
+            // IALUAE: access states, of which there is one, are the target's to change.
+            CONTROL_EXTENSION => page[4] = 0x01,
+            _ => {}
+        }
     }
+    for setting in SETTINGS {
+        let shows = match values {
+            Values::Current => unit.modes().is_flipped(setting),
+            Values::Changeable => setting.is_changeable(unit),
+            Values::Default => false,
+        };
+        if setting.page == code && shows {
+            page[setting.byte] ^= setting.mask;
+        }
+    }
+    page
+}
+
+/// Zeroes under a page header of `page_bytes` in all (SPC-5 7.5.7); PS is 0.
+fn header(code: Code, page_bytes: usize) -> Vec<u8> {
+    let mut page = vec![0; page_bytes];
     match code {
-        CACHING if request.unit.properties().write_cache == WriteCache::WriteBack => page[2] = 0x04, // WCE
-        // QUEUE ALGORITHM MODIFIER 1: unrestricted reordering.
-        CONTROL => page[3] = 0x10,
-        _ => {}
+        (code, 0) => {
+            page[0] = code;
+            page[1] = (page_bytes - 2) as u8;
+        }
+        (code, subpage) => {
+            page[0] = SPF | code;
+            page[1] = subpage;
+            page[2..4].copy_from_slice(&((page_bytes - 4) as u16).to_be_bytes());
+        }
     }
     page
 }

@@ -141,16 +141,22 @@ pub(super) fn write_same(job: &Job<'_>, span: Span, pattern: Pattern, may_unmap:
     if job.data.iter().all(|&byte| byte == 0) {
         // No data at all (NDOB) is zeroes as well.
         let _beside = job.beside_others()?;
+        let modes = job.path.unit().modes();
+        let durability = modes.durability(Durability::Cached);
         job.medium
             .write_zeroes(
                 span.offset_bytes,
                 span.length_bytes,
                 may_unmap,
-                Durability::Cached,
+                durability,
                 job.wait,
                 job.cancel,
             )
             .map_err(|e| job.failure(e, Sense::WRITE_ERROR, "write zeroes"))?;
+        // As with a write: see `write_blocks`.
+        if durability == Durability::Cached && modes.is_cache_off() {
+            job.flush()?;
+        }
         return Ok(Vec::new());
     }
     let piece = job

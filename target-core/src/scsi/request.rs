@@ -70,6 +70,8 @@ impl Request<'_> {
     pub(super) fn check_writable(&self) -> Result<(), Sense> {
         if self.unit.is_read_only() || self.path.is_read_only() {
             Err(Sense::WRITE_PROTECTED)
+        } else if self.unit.modes().is_write_protected() {
+            Err(Sense::SOFTWARE_WRITE_PROTECTED)
         } else {
             Ok(())
         }

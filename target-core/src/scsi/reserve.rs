@@ -3,20 +3,14 @@
 //! The rules are in [`reservations`](super::reservations); here are the bytes.
 
 use super::Status;
-use super::execute::{Action, Failure, Job, Outcome};
+use super::control::Control;
+use super::execute::{Failure, Job, Outcome};
 use super::request::{Plan, Planned, Request, answer, be16, be32, be64};
 use super::reservations::{Denied, Kind, Operation, Reservations};
 use super::sense::Sense;
 
 /// Length of the PERSISTENT RESERVE OUT parameter list in bytes (SPC-5 6.15.3).
-pub(super) const PARAMETER_LIST_BYTES: usize = 24;
-
-/// PERSISTENT RESERVE OUT as its CDB has it; the keys come with the data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct PersistentOut {
-    service_action: u8,
-    kind: Option<Kind>,
-}
+const PARAMETER_LIST_BYTES: usize = 24;
 
 /// RESERVE (6): the whole unit, for this nexus.
 pub(super) fn reserve_6(request: &Request<'_>) -> Planned {
@@ -131,10 +125,11 @@ pub(super) fn plan_persistent_out(request: &Request<'_>) -> Planned {
             return Err(Sense::cdb_field(2, 3));
         }
     }
-    Ok(Plan::Run(Action::PersistentOut(PersistentOut { service_action, kind })))
+    Ok(Control::plan(request, PARAMETER_LIST_BYTES as u32, 0, persistent_out))
 }
 
-pub(super) fn persistent_out(job: &Job<'_>, out: PersistentOut) -> Outcome {
+fn persistent_out(job: &Job<'_>, cdb: &[u8]) -> Outcome {
+    let kind = Kind::from_bits(cdb[2] & 0x0F);
     if job.data.len() != PARAMETER_LIST_BYTES {
         return Err(Sense::PARAMETER_LIST_LENGTH.into());
     }
@@ -144,7 +139,7 @@ pub(super) fn persistent_out(job: &Job<'_>, out: PersistentOut) -> Outcome {
         return Err(Sense::parameter_field(20, flags.ilog2() as u8).into());
     }
     let (key, new_key) = (be64(job.data, 0), be64(job.data, 8));
-    let operation = match (out.service_action, out.kind) {
+    let operation = match (cdb[1] & 0x1F, kind) {
         (0x00, _) => Operation::Register {
             existing: Some(key),
             new_key,

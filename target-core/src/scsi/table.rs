@@ -1,9 +1,10 @@
 //! The one table of commands: it drives dispatch, the check of reserved bits, and what is reported about them.
 
+use super::mode::{self, select};
 use super::request::{Planned, Request};
 use super::sense::Sense;
 use super::unit::LogicalUnit;
-use super::{absent, block, compare, inquiry, mode, opcodes, provision, reserve, simple};
+use super::{absent, block, compare, inquiry, opcodes, provision, reserve, simple};
 
 /// Operation code of UNMAP.
 const UNMAP: u8 = 0x42;
@@ -82,9 +83,10 @@ static COMMANDS: &[Command] = &[
     command(0x08, Read, &[0x08, 0x1F, 0xFF, 0xFF, 0xFF, CONTROL], block::read),
     command(0x0A, Write, &[0x0A, 0x1F, 0xFF, 0xFF, 0xFF, CONTROL], block::write),
     command(0x12, Always, &[0x12, 0x01, 0xFF, 0xFF, 0xFF, CONTROL], inquiry::inquiry),
+    command(0x15, Write, &[0x15, 0x11, 0, 0, 0xFF, CONTROL], select::plan_6),
     command(0x16, Reserve, &[0x16, 0, 0, 0, 0, CONTROL], reserve::reserve_6),
     command(0x17, Release, &[0x17, 0, 0, 0, 0, CONTROL], reserve::release_6),
-    command(0x1A, Read, &[0x1A, 0x08, 0xFF, 0xFF, 0xFF, CONTROL], mode::sense_6),
+    command(0x1A, Write, &[0x1A, 0x08, 0xFF, 0xFF, 0xFF, CONTROL], mode::sense_6),
     command(0x1B, Write, &[0x1B, 0x01, 0, 0x0F, 0xF7, CONTROL], simple::start_stop_unit),
     command(0x1E, Harmless, &[0x1E, 0, 0, 0, 0x03, CONTROL], simple::prevent_allow),
     command(0x25, Harmless, &[0x25, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0x01, CONTROL], block::read_capacity_10),
@@ -97,7 +99,8 @@ static COMMANDS: &[Command] = &[
     command(0x37, Read, &[0x37, 0, 0x1F, 0, 0, 0, 0, 0xFF, 0xFF, CONTROL], simple::read_defect_data),
     command(0x41, Write, &[0x41, 0xF8, 0xFF, 0xFF, 0xFF, 0xFF, GROUP, 0xFF, 0xFF, CONTROL], provision::plan_write_same),
     command(0x42, Write, &[0x42, 0x01, 0, 0, 0, 0, GROUP, 0xFF, 0xFF, CONTROL], provision::plan_unmap),
-    command(0x5A, Read, &[0x5A, 0x18, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0xFF, CONTROL], mode::sense_10),
+    command(0x55, Write, &[0x55, 0x11, 0, 0, 0, 0, 0, 0xFF, 0xFF, CONTROL], select::plan_10),
+    command(0x5A, Write, &[0x5A, 0x18, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0xFF, CONTROL], mode::sense_10),
     service(0x5E, 0x00, Harmless, &[0x5E, 0x1F, 0, 0, 0, 0, 0, 0xFF, 0xFF, CONTROL], reserve::read_keys),
     service(0x5E, 0x01, Harmless, &[0x5E, 0x1F, 0, 0, 0, 0, 0, 0xFF, 0xFF, CONTROL], reserve::read_reservation),
     service(0x5E, 0x02, Harmless, &[0x5E, 0x1F, 0, 0, 0, 0, 0, 0xFF, 0xFF, CONTROL], reserve::report_capabilities),

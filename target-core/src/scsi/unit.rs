@@ -7,6 +7,7 @@ use super::Identity;
 use super::attention::Attention;
 use super::device::Path;
 use super::generation::{Drain, Generations};
+use super::mode::Modes;
 use super::reservations::Reservations;
 use super::table::Access;
 use crate::lun::{Medium, MediumError, Properties};
@@ -35,6 +36,7 @@ pub struct LogicalUnit {
     /// it changes the medium. It costs the latter some nanoseconds and spares keeping count of who else there is.
     pub(super) exclusive: RwLock<()>,
     generations: Generations,
+    modes: Modes,
 }
 
 #[derive(Debug, Default)]
@@ -74,6 +76,7 @@ impl LogicalUnit {
             reserved: AtomicBool::new(false),
             exclusive: RwLock::default(),
             generations: Generations::default(),
+            modes: Modes::default(),
         })
     }
 
@@ -204,9 +207,22 @@ impl LogicalUnit {
             let _alone = self.lock();
             self.generations.advance()
         };
+        self.modes.reset();
         self.change_reservations(path, Reservations::reset);
         self.lock().establish(attention);
         Drain::new(Arc::clone(self), seen_idle)
+    }
+
+    /// What MODE SELECT has changed.
+    pub(super) fn modes(&self) -> &Modes {
+        &self.modes
+    }
+
+    /// Tells every nexus but that of `path`.
+    pub(super) fn tell_others(&self, path: &Path, attention: Attention) {
+        let state = self.lock();
+        let others = state.paths().filter(|other| other.nexus_id() != path.nexus_id());
+        others.for_each(|other| other.pending().establish(attention));
     }
 
     /// Which commands came before the last reset.

@@ -1,6 +1,7 @@
 //! What the SCSI tests share: a device with one LUN, and commands sent the way a server sends them.
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
+pub mod cached;
 pub mod gate;
 
 use std::collections::BTreeMap;
