@@ -95,6 +95,7 @@ fn options(lun: &LunPlan) -> FileOptions {
     FileOptions {
         block_bytes: lun.block_size_bytes,
         write_cache: lun.write_cache,
+        ..FileOptions::default()
     }
 }
 
