@@ -198,7 +198,7 @@ impl FullFeature {
     fn nexus(&self) -> Option<&Nexus> {
         match &self.kind {
             Kind::Normal { nexus, .. } => Some(nexus),
-            Kind::Discovery => None,
+            Kind::Discovery { .. } => None,
         }
     }
 

@@ -26,6 +26,7 @@ use super::mailbox::{Notice, Sender};
 use super::node::{Limits, Node, Registration};
 use super::output::Output;
 use super::params::Params;
+use super::policy::Who;
 use super::portals::Origin;
 use super::task::{Task, TaskSet};
 use super::window::{Arrival, Window};
@@ -70,7 +71,7 @@ pub(super) struct Received {
 #[derive(Debug)]
 pub(super) enum Kind {
     /// Finding targets.
-    Discovery,
+    Discovery { who: Arc<Who> },
     /// SCSI commands to one target.
     Normal { registration: Registration, nexus: Nexus },
 }
@@ -132,11 +133,11 @@ impl FullFeature {
         // What a discovery session sends is bounded by itself.
         let slot_bytes = match &login.kind {
             Kind::Normal { .. } => login.params.unsolicited_bytes() as usize,
-            Kind::Discovery => 0,
+            Kind::Discovery { .. } => 0,
         };
         let fence = match &login.kind {
             Kind::Normal { registration, .. } => registration.fence().clone(),
-            Kind::Discovery => Fence::default(),
+            Kind::Discovery { .. } => Fence::default(),
         };
         let window_share = Share::new(&node.budget.window);
         let transfer_share = Share::new(&node.budget.transfer);
@@ -174,7 +175,7 @@ impl FullFeature {
     /// Who is logged in to what.
     pub(super) fn describe(&self) -> String {
         match &self.kind {
-            Kind::Discovery => "discovery".to_owned(),
+            Kind::Discovery { who } => format!("{} -> discovery", who.initiator),
             Kind::Normal { registration, .. } => {
                 let key = registration.key();
                 format!("{},{} -> {}", key.initiator, key.isid, registration.target().name())

@@ -181,7 +181,7 @@ impl FullFeature {
     fn send_targets(&self, which: &str, answers: &mut TextWriter) -> Result<(), TextError> {
         let own = match &self.kind {
             Kind::Normal { registration, .. } => Some(registration.target()),
-            Kind::Discovery => None,
+            Kind::Discovery { .. } => None,
         };
         match (which, own) {
             ("All", None) => self
