@@ -1,0 +1,147 @@
+//! The table of text keys: each offer gets its answer, and no key is left out.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use iscsi_pdu::text::{Key, Kind};
+use iscsi_pdu::{LoginRequest, Lun, RESERVED_TAG, Response, Serial, Stage, TextRequest};
+use target_core::iscsi::{Limits, Node};
+
+use crate::page::{self, Row, Table};
+use crate::support::{INITIATOR, TARGET, Wire, login_request, node, pairs, text};
+
+pub const HEADING: &str = "Text keys";
+
+/// What is written where nothing is offered or answered.
+const NOTHING: &str = "nothing";
+
+fn rows() -> Table {
+    page::table(HEADING, &["Key", "Default", "Stage", "Offered", "Answered", "Remarks"])
+}
+
+#[test]
+fn every_offer_gets_its_answer() {
+    for row in rows().rows {
+        let answered = match row.cell(2) {
+            "security" => login(&row, Stage::Security, "Normal"),
+            "operational" => login(&row, Stage::Operational, "Normal"),
+            "discovery" => login(&row, Stage::Operational, "Discovery"),
+            "text" => full_feature(&row, "Normal"),
+            "text, discovery" => full_feature(&row, "Discovery"),
+            _ => row.fail("no such stage"),
+        };
+        if answered != row.cell(4) {
+            row.fail(&format!("answered: {answered}"));
+        }
+    }
+}
+
+fn default_node() -> Arc<Node> {
+    node(Limits::default())
+}
+
+/// A login with the names that have to be there, and the row's key with its offer.
+fn login(row: &Row, stage: Stage, session_type: &str) -> String {
+    let (key, offered) = (row.cell(0), row.cell(3));
+    let mut keys = vec![("InitiatorName", INITIATOR), ("SessionType", session_type)];
+    if session_type == "Normal" {
+        keys.push(("TargetName", TARGET));
+    }
+    keys.retain(|(name, _)| *name != key);
+    if offered != NOTHING {
+        keys.push((key, offered));
+    }
+    let request = LoginRequest {
+        csg: stage,
+        ..login_request()
+    };
+    let (response, answers) = Wire::new(&default_node()).login(&request, &text(&keys));
+    if !response.status.is_success() {
+        let [class, detail] = response.status.code().to_be_bytes();
+        return format!("login {class:02X}/{detail:02X}");
+    }
+    let values: Vec<String> = answers
+        .into_iter()
+        .filter(|(name, _)| name == key)
+        .map(|pair| pair.1)
+        .collect();
+    if values.is_empty() {
+        NOTHING.to_owned()
+    } else {
+        values.join(" and ")
+    }
+}
+
+/// A Text Request with the row's offer.
+fn full_feature(row: &Row, session_type: &str) -> String {
+    let node = default_node();
+    let mut wire = if session_type == "Discovery" {
+        let mut wire = Wire::new(&node);
+        let keys = text(&[("InitiatorName", INITIATOR), ("SessionType", "Discovery")]);
+        let (response, _) = wire.login(&login_request(), &keys);
+        assert!(response.status.is_success());
+        wire
+    } else {
+        Wire::logged_in(&node, &[])
+    };
+    let request = TextRequest {
+        immediate: true,
+        final_bit: true,
+        continue_: false,
+        lun: Lun::default(),
+        itt: 1,
+        ttt: RESERVED_TAG,
+        cmd_sn: wire.cmd_sn,
+        exp_stat_sn: Serial(0),
+    };
+    let offered = row.cell(3).replace("(empty)", "");
+    wire.send(&request, &text(&[(row.cell(0), &offered)]));
+    match wire.next() {
+        (Response::Text(_), data) if data.is_empty() => NOTHING.to_owned(),
+        (Response::Text(_), data) => {
+            let answers = pairs(&data);
+            match &answers[..] {
+                [(key, value)] if key == row.cell(0) => value.clone(),
+                several => several
+                    .iter()
+                    .map(|(key, value)| format!("{key}={value}"))
+                    .collect::<Vec<_>>()
+                    .join(" "),
+            }
+        }
+        (Response::Reject(reject), _) => format!("Reject {:02X}", reject.reason.code()),
+        other => row.fail(&format!("{other:?}")),
+    }
+}
+
+#[test]
+fn every_key_of_the_standard_is_there() {
+    let on_page: BTreeSet<String> = rows().rows.iter().map(|row| row.cell(0).to_owned()).collect();
+    for key in Key::all() {
+        assert!(on_page.contains(key.name()), "{key} is not on the page");
+    }
+    for name in &on_page {
+        assert!(
+            Key::from_name(name).is_some() || name.starts_with("X-"),
+            "{name} is no key"
+        );
+    }
+}
+
+#[test]
+fn defaults_are_those_of_the_table_of_keys() {
+    for row in rows().rows {
+        let default = Key::from_name(row.cell(0))
+            .map(|key| key.spec().kind)
+            .map_or(String::new(), |kind| match kind {
+                Kind::And { default } | Kind::Or { default } => if default { "Yes" } else { "No" }.to_owned(),
+                Kind::Number { default, .. } => default.map_or(String::new(), |number| number.to_string()),
+                Kind::List { default, .. } => default.unwrap_or_default().to_owned(),
+                Kind::OneOf { default, .. } => default.to_owned(),
+                Kind::Text | Kind::Binary { .. } | Kind::Obsolete => String::new(),
+            });
+        if row.cell(1) != default {
+            row.fail(&format!("the default is {default:?}"));
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The table of task management functions: each is asked for, at a LUN that is there and at one that is not.
+
+use std::collections::BTreeSet;
+
+use iscsi_pdu::{Lun, RESERVED_TAG, Response, Serial, TaskFunction, TaskManagementRequest};
+use target_core::iscsi::Limits;
+
+use crate::page;
+use crate::support::{Direction, Wire, node, read10};
+
+pub const HEADING: &str = "Task management functions";
+
+/// A task that is there: a read, kept from running.
+fn referenced(wire: &mut Wire) -> u32 {
+    wire.hold = true;
+    let command = wire.command(&read10(0, 1), Direction::Read, 512);
+    wire.send(&command, &[]);
+    wire.held.clear();
+    command.itt
+}
+
+/// Asks for a function and returns the response code.
+fn ask(wire: &mut Wire, function: u8, lun: u16, referenced_task_tag: u32) -> Option<u8> {
+    let request = TaskManagementRequest {
+        immediate: true,
+        function: TaskFunction::from_code(function),
+        lun: Lun::from_number(lun),
+        itt: 0x7000,
+        referenced_task_tag,
+        cmd_sn: wire.cmd_sn,
+        exp_stat_sn: Serial(0),
+        ref_cmd_sn: Serial(50),
+        exp_data_sn: 0,
+    };
+    wire.answers.clear();
+    wire.send(&request, &[]);
+    // A function that waits for a command that is at work answers when it has waited long enough.
+    wire.sleep_ms(1000);
+    wire.answers.iter().find_map(|(response, _)| match response {
+        Response::TaskManagement(answer) if answer.itt == 0x7000 => Some(answer.response.code()),
+        _ => None,
+    })
+}
+
+#[test]
+fn every_function_answers_as_the_page_says() {
+    let columns = [
+        "Function",
+        "Name",
+        "Task there",
+        "No such task",
+        "No such LUN",
+        "Remarks",
+    ];
+    let mut on_page = BTreeSet::new();
+    for row in page::table(HEADING, &columns).rows {
+        let function = row.hex(0);
+        assert!(on_page.insert(function), "{function:02X} is there twice");
+        for (at, lun, there) in [(2, 0, true), (3, 0, false), (4, 9, false)] {
+            let mut wire = Wire::logged_in(&node(Limits::default()), &[]);
+            let tag = if there { referenced(&mut wire) } else { RESERVED_TAG - 1 };
+            let response = ask(&mut wire, function, lun, tag);
+            let expected = row.cell(at).parse::<u8>().ok();
+            if expected.is_none() || response != expected {
+                row.fail(&format!("{}: {response:?}", columns[at]));
+            }
+        }
+    }
+    let all: BTreeSet<u8> = TaskFunction::ALL.iter().map(|function| function.code()).collect();
+    assert_eq!(on_page, all, "every function of RFC 7143 §11.5.1 and RFC 7144 §4.1");
+}
+
+/// Every code that is no function's.
+#[test]
+fn functions_that_are_not_on_the_page_are_not_supported() {
+    /// Task management function not supported (RFC 7143 §11.6.1).
+    const NOT_SUPPORTED: u8 = 5;
+    let mut wire = Wire::logged_in(&node(Limits::default()), &[]);
+    for function in (0..=0x7F).filter(|code| !TaskFunction::ALL.iter().any(|known| known.code() == *code)) {
+        assert_eq!(
+            ask(&mut wire, function, 0, RESERVED_TAG),
+            Some(NOT_SUPPORTED),
+            "{function:02X}"
+        );
+    }
+}

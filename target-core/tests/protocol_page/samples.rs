@@ -1,0 +1,93 @@
+//! One CDB for each command, with nothing in it that could be refused.
+
+use crate::scsi_support::{cdb_10, cdb_12, cdb_16, unmap_cdb, unmap_list};
+
+/// A CDB and its data.
+pub type Sent = (Vec<u8>, Vec<u8>);
+
+/// A command that ends well, after those in `before`.
+pub struct Sample {
+    pub before: Vec<Sent>,
+    pub cdb: Vec<u8>,
+    pub data: Vec<u8>,
+}
+
+/// The key that samples register.
+const KEY: u64 = 0x1122_3344_5566_7788;
+/// WRITE EXCLUSIVE, the type of the reservations that samples make (SPC-5 table 77).
+const WRITE_EXCLUSIVE: u8 = 0x01;
+
+/// The control mode page with its default values (SPC-5 7.5.9): QUEUE ALGORITHM MODIFIER 1.
+const CONTROL_PAGE: [u8; 12] = [0x0A, 0x0A, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// The command of this operation code and service action for a LUN of such blocks.
+#[rustfmt::skip]
+pub fn sample(opcode: u8, service_action: Option<u8>, block_bytes: u32) -> Option<Sample> {
+    let block = vec![0x5A; block_bytes as usize];
+    let (cdb, data): (Vec<u8>, Vec<u8>) = match (opcode, service_action) {
+        (0x00 | 0x16 | 0x17 | 0x1E, None) => (vec![opcode, 0, 0, 0, 0, 0], vec![]),
+        (0x03 | 0x12, None) => (vec![opcode, 0, 0, 0, 252, 0], vec![]),
+        (0x08, None) => (vec![opcode, 0, 0, 0, 1, 0], vec![]),
+        (0x0A, None) => (vec![opcode, 0, 0, 0, 1, 0], block),
+        (0x15, None) => (vec![opcode, 0x10, 0, 0, 16, 0], [&[0; 4], &CONTROL_PAGE[..]].concat()),
+        (0x1A, None) => (vec![opcode, 0, 0x3F, 0, 252, 0], vec![]),
+        (0x1B, None) => (vec![opcode, 0, 0, 0, 0x01, 0], vec![]),
+        (0x25, None) => (vec![opcode, 0, 0, 0, 0, 0, 0, 0, 0, 0], vec![]),
+        (0x28 | 0x2F | 0x34 | 0x35, None) => (cdb_10(opcode, 0, 0, 1).into(), vec![]),
+        (0x2A | 0x2E | 0x41, None) => (cdb_10(opcode, 0, 0, 1).into(), block),
+        (0x37, None) => (vec![opcode, 0, 0, 0, 0, 0, 0, 0, 252, 0], vec![]),
+        (0x42, None) => (unmap_cdb(&unmap_list(&[(0, 8)])).into(), unmap_list(&[(0, 8)])),
+        (0x55, None) => (vec![opcode, 0x10, 0, 0, 0, 0, 0, 0, 20, 0], [&[0; 8], &CONTROL_PAGE[..]].concat()),
+        (0x5A, None) => (vec![opcode, 0, 0x3F, 0, 0, 0, 0, 0, 252, 0], vec![]),
+        (0x5E, Some(action @ 0x00..=0x03)) => (vec![opcode, action, 0, 0, 0, 0, 0, 0, 252, 0], vec![]),
+        (0x5F, Some(action)) => return persistent_out(action),
+        (0x88 | 0x8F | 0x90 | 0x91, None) => (cdb_16(opcode, 0, 0, 1).into(), vec![]),
+        (0x8A | 0x8B | 0x8E | 0x93, None) => (cdb_16(opcode, 0, 0, 1).into(), block),
+        // A fresh medium is zeroes.
+        (0x89, None) => {
+            let mut cdb = cdb_16(opcode, 0, 0, 0);
+            cdb[13] = 1;
+            (cdb.into(), [vec![0; block.len()], block].concat())
+        }
+        (0x9E, Some(action @ (0x10 | 0x12))) => (cdb_16(opcode, action, 0, 252).into(), vec![]),
+        (0xA0, None) => (cdb_12(opcode, 0, 0, 252).into(), vec![]),
+        (0xA3, Some(0x0C)) => (cdb_12(opcode, 0x0C, 0, 4096).into(), vec![]),
+        (0xA8 | 0xAF, None) => (cdb_12(opcode, 0, 0, 1).into(), vec![]),
+        (0xAA | 0xAE, None) => (cdb_12(opcode, 0, 0, 1).into(), block),
+        (0xB7, None) => (cdb_12(opcode, 0, 0, 252).into(), vec![]),
+        _ => return None,
+    };
+    Some(Sample { before: Vec::new(), cdb, data })
+}
+
+fn persistent_out(action: u8) -> Option<Sample> {
+    let before = match action {
+        0x00 | 0x06 => vec![],
+        0x01..=0x04 => vec![register()],
+        _ => return None,
+    };
+    let (cdb, data) = match action {
+        0x00 | 0x06 => reserve_out(action, 0, 0, KEY),
+        // PREEMPT of our own registration (SPC-5 5.13.11.2.4).
+        0x04 => reserve_out(action, WRITE_EXCLUSIVE, KEY, KEY),
+        _ => reserve_out(action, WRITE_EXCLUSIVE, KEY, 0),
+    };
+    Some(Sample { before, cdb, data })
+}
+
+/// PERSISTENT RESERVE OUT, REGISTER of the samples' key.
+pub fn register() -> Sent {
+    reserve_out(0x00, 0, 0, KEY)
+}
+
+/// PERSISTENT RESERVE OUT, RESERVE by who has registered.
+pub fn reserve(kind: u8) -> Sent {
+    reserve_out(0x01, kind, KEY, 0)
+}
+
+fn reserve_out(action: u8, kind: u8, key: u64, action_key: u64) -> Sent {
+    let mut data = vec![0; 24];
+    data[..8].copy_from_slice(&key.to_be_bytes());
+    data[8..16].copy_from_slice(&action_key.to_be_bytes());
+    (vec![0x5F, action, kind, 0, 0, 0, 0, 0, 24, 0], data)
+}
