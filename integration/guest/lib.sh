@@ -17,13 +17,36 @@ network() { # ADDRESS/LENGTH on the tap
     ip link set vec0 up
 }
 
+# The run folder is the host's as well: what one end puts there the other one sees.
+tell() { : >"$FARLUN_RUN/$1"; }
+await() { # FILE, from the host
+    for _ in $(seq 3000); do
+        [ ! -e "$FARLUN_RUN/$1" ] || return 0
+        sleep 0.02
+    done
+    die "the host did not say $1"
+}
+
+until_true() { # SECONDS COMMAND...
+    for _ in $(seq $(($1 * 10))); do
+        ! eval "${2}" || return 0
+        sleep 0.1
+    done
+    die "not within $1 s: $2"
+}
+
+configure_iscsid() { # KEY VALUE, before nodes are discovered
+    grep -vF "$1 =" /etc/iscsi/iscsid.conf >/run/iscsid.conf || true
+    echo "$1 = $2" >>/run/iscsid.conf
+    cat /run/iscsid.conf >/etc/iscsi/iscsid.conf
+}
+
 start_iscsid() { # the kernel's initiator, with no nodes known
     load iscsi_tcp sd_mod
     rm -rf /etc/iscsi/nodes /etc/iscsi/send_targets /var/lib/iscsi
     mkdir -p /etc/iscsi /run/lock/iscsi
     echo "InitiatorName=$INITIATOR" >/etc/iscsi/initiatorname.iscsi
-    sed -i '/tcp.window_size/d' /etc/iscsi/iscsid.conf
-    echo 'node.conn[0].tcp.window_size = 33554432' >>/etc/iscsi/iscsid.conf
+    configure_iscsid 'node.conn[0].tcp.window_size' 33554432
     iscsid -f -d 1 >"$FARLUN_RUN/iscsid.log" 2>&1 &
 }
 

@@ -6,11 +6,11 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use tempfile::TempDir;
 
 use crate::netns::Namespace;
-use crate::process::Process;
+use crate::process::{Process, wait_until};
 use crate::{klog, paths};
 
 /// The tap device in the namespace that the guest's network card is.
@@ -69,16 +69,46 @@ impl Guest {
         self.run.path()
     }
 
+    /// Wait until the script says `sign` (`tell` in `guest/lib.sh`).
+    ///
+    /// # Errors
+    /// The guest ends or `limit` passes before that; the error carries all there is to read.
+    pub fn await_sign(&mut self, sign: &str, limit: Duration) -> Result<()> {
+        let file = self.run.path().join(sign);
+        let process = &mut self.process;
+        let said = wait_until(&format!("the guest says {sign}"), limit, || {
+            if file.exists() {
+                return Ok(Some(()));
+            }
+            ensure!(process.is_running(), "the guest ended before it said {sign}");
+            Ok(None)
+        });
+        said.map_err(|error| anyhow!("{error}\n{}", self.account()))
+    }
+
+    /// Tell the script `sign`, which it may be waiting for (`await` in `guest/lib.sh`).
+    ///
+    /// # Errors
+    /// The run folder is gone.
+    pub fn give_sign(&self, sign: &str) -> Result<()> {
+        Ok(fs::write(self.run.path().join(sign), "")?)
+    }
+
     /// Wait for the power-off.
     ///
     /// # Errors
     /// The script failed, the guest crashed or took too long; the error carries all there is to read.
-    pub fn wait(mut self) -> Result<Outcome> {
-        let ended = self.process.wait(LIFE_LIMIT);
-        let read = |name: &str| {
-            let bytes = fs::read(self.run.path().join(name)).unwrap_or_default();
-            String::from_utf8_lossy(&bytes).into_owned()
-        };
+    pub fn wait(self) -> Result<Outcome> {
+        self.wait_within(LIFE_LIMIT)
+    }
+
+    /// The same for a script that takes longer, or must not take so long.
+    ///
+    /// # Errors
+    /// As [`Guest::wait`].
+    pub fn wait_within(mut self, limit: Duration) -> Result<Outcome> {
+        let ended = self.process.wait(limit);
+        let read = |name: &str| self.read(name);
         let (status, output, kernel_log) = (read("status"), read("output"), read("dmesg"));
         if ended.is_ok() && status.trim() == "0" {
             let kernel_log = klog::since_start(&kernel_log)?.to_owned();
@@ -86,13 +116,21 @@ impl Guest {
         }
         let end = match &ended {
             Ok(end) => format!("guest ended ({end}), its script with status {:?}", status.trim()),
-            Err(_) => format!("guest killed after {LIFE_LIMIT:?}"),
+            Err(_) => format!("guest killed after {limit:?}"),
         };
+        bail!("{end}\n{}", self.account());
+    }
+
+    fn read(&self, name: &str) -> String {
+        let bytes = fs::read(self.run.path().join(name)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// All there is to read of a guest that did not do what it should.
+    fn account(&self) -> String {
         let console = last_lines(&self.process.log(), CONSOLE_LINES);
-        bail!(
-            "{end}\n--- iscsid\n{}\n--- console\n{console}\n--- output\n{output}",
-            read("iscsid.log")
-        );
+        let (iscsid, output) = (self.read("iscsid.log"), self.read("output"));
+        format!("--- iscsid\n{iscsid}\n--- console\n{console}\n--- output\n{output}")
     }
 }
 

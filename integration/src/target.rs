@@ -133,12 +133,13 @@ impl Spec {
     }
 
     fn start_farlun(&self, ns: &Namespace, log: &Path) -> Result<Process> {
-        let config = ns.dir().join("farlun.toml");
-        fs::write(&config, self.farlun_config()?)?;
-        let mut command = self.pinned(ns, &paths::farlun()?)?;
-        let mut process = Process::spawn("farlun serve", command.arg("serve").arg(&config), log)?;
-        process.wait_for_line("ready", START_LIMIT)?;
-        Ok(process)
+        start_farlun(
+            ns,
+            self.pinned(ns, &paths::farlun()?)?,
+            &ns.dir().join(CONFIG),
+            &self.farlun_config()?,
+            log,
+        )
     }
 
     fn farlun_config(&self) -> Result<String> {
@@ -201,6 +202,31 @@ impl Spec {
         }
         Ok(tgtd)
     }
+}
+
+/// Name of farlun's configuration file in the namespace's folder.
+pub const CONFIG: &str = "farlun.toml";
+
+/// Start farlun in `ns` with the configuration `config`, and wait until it serves.
+///
+/// # Errors
+/// It refuses the configuration or does not start.
+pub fn serve(ns: &Namespace, config: &str) -> Result<Target> {
+    let command = ns.command(paths::farlun()?)?;
+    let log = ns.dir().join("farlun.log");
+    Ok(Target {
+        process: start_farlun(ns, command, &ns.dir().join(CONFIG), config, &log)?,
+        kind: Kind::Farlun,
+    })
+}
+
+fn start_farlun(ns: &Namespace, mut command: Command, file: &Path, config: &str, log: &Path) -> Result<Process> {
+    fs::write(file, config)?;
+    // What it keeps between runs is the namespace's, not the machine's.
+    command.env("XDG_STATE_HOME", ns.dir().join("state"));
+    let mut process = Process::spawn("farlun serve", command.arg("serve").arg(file), log)?;
+    process.wait_for_line("ready", START_LIMIT)?;
+    Ok(process)
 }
 
 /// A target that serves. Dropping it kills it.
