@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use super::attention::{Attention, Pending};
 use super::execute::Execution;
-use super::generation::Drain;
+use super::generation::{Drain, Generations, Pending as Leaving};
 use super::ports::TargetPort;
 use super::request::Request;
+use super::reservations::Reservations;
 use super::sense::Sense;
 use super::table::{self, Access};
 use super::unit::LogicalUnit;
 use super::{Prepared, Response, Status, absent};
+use crate::lun::{MediumError, Wait};
 
 /// Largest LUN that flat space addressing can name (SAM-6 4.7.7.3).
 const MAX_LUN: u16 = 0x3FFF;
@@ -49,10 +51,13 @@ pub trait Observer: Send + Sync {
 
 /// The LUNs of one target.
 pub struct Device {
+    id: u64,
     slots: RwLock<Arc<Slots>>,
     /// Portal group tags of all its ports.
     target_ports: RwLock<Arc<Vec<u16>>>,
     observers: Mutex<Vec<Weak<dyn Observer>>>,
+    /// Persistent reservations of units that are offline, with the serial number they belong to.
+    kept: Mutex<BTreeMap<u16, (String, Reservations)>>,
 }
 
 /// No LUN of the device would have this initiator.
@@ -96,18 +101,23 @@ pub enum ChangeError {
 impl Device {
     /// A device of these LUNs. LUNs above 16383 cannot be addressed and are left out.
     pub fn new(luns: BTreeMap<u16, Arc<LogicalUnit>>) -> Arc<Self> {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let mut slots = Slots::new();
         for (lun, unit) in luns {
             if lun <= MAX_LUN {
+                unit.put_into_service((id, lun));
                 slots.insert(lun, Slot::Online(unit));
             } else {
                 tracing::warn!(lun, "a LUN above 16383 cannot be addressed; it is not exported");
             }
         }
         Arc::new(Self {
+            id,
             slots: RwLock::new(Arc::new(slots)),
             target_ports: RwLock::default(),
             observers: Mutex::default(),
+            kept: Mutex::default(),
         })
     }
 
@@ -144,6 +154,7 @@ impl Device {
         self.change(|slots| match slots.contains_key(&lun) {
             true => Err(ChangeError::Taken(lun)),
             false => {
+                unit.put_into_service((self.id, lun));
                 slots.insert(lun, Slot::Online(unit));
                 Ok(())
             }
@@ -158,8 +169,30 @@ impl Device {
     pub fn remove(&self, lun: u16) -> Result<Removal, ChangeError> {
         self.change(|slots| match slots.remove(&lun) {
             None => Err(ChangeError::Missing(lun)),
-            Some(Slot::Online(unit)) => Ok(Removal { unit: Some(unit) }),
-            Some(Slot::Offline) => Ok(Removal { unit: None }),
+            Some(Slot::Online(unit)) => Ok(Removal::of_unit(unit, (self.id, lun))),
+            Some(Slot::Offline) => {
+                self.lock_kept().remove(&lun);
+                Ok(Removal::of_nothing())
+            }
+        })
+    }
+
+    /// Puts another unit where one is: [`remove`](Self::remove) and [`insert`](Self::insert) with nothing in
+    /// between.
+    ///
+    /// # Errors
+    /// There is nothing at this LUN, it is offline, or this very unit is there.
+    pub fn replace(&self, lun: u16, unit: Arc<LogicalUnit>) -> Result<Removal, ChangeError> {
+        self.change(|slots| match slots.get_mut(&lun) {
+            None => Err(ChangeError::Missing(lun)),
+            Some(Slot::Offline) => Err(ChangeError::Offline(lun)),
+            Some(Slot::Online(there)) if Arc::ptr_eq(there, &unit) => Err(ChangeError::Taken(lun)),
+            Some(Slot::Online(there)) => {
+                let old = std::mem::replace(there, Arc::clone(&unit));
+                let removal = Removal::of_unit(old, (self.id, lun));
+                unit.put_into_service((self.id, lun));
+                Ok(removal)
+            }
         })
     }
 
@@ -172,17 +205,26 @@ impl Device {
             None => Err(ChangeError::Missing(lun)),
             Some(Slot::Offline) => Err(ChangeError::Offline(lun)),
             Some(Slot::Online(unit)) => {
-                if let Some(holder) = unit.user() {
-                    return Err(ChangeError::InUse { lun, holder });
+                let was_last = unit
+                    .take_out_of_unused_service((self.id, lun))
+                    .map_err(|holder| ChangeError::InUse { lun, holder })?;
+                let serial = unit.identity().serial.clone();
+                let removal = Removal {
+                    closed: was_last.then(|| unit.closed()),
+                    unit: was_last.then(|| Arc::clone(unit)),
+                    drain: Drain::default(),
+                };
+                if was_last {
+                    self.lock_kept().insert(lun, (serial, unit.take_reservations()));
                 }
-                let unit = Some(Arc::clone(unit));
                 slots.insert(lun, Slot::Offline);
-                Ok(Removal { unit })
+                Ok(removal)
             }
         })
     }
 
-    /// Puts a LUN back into service.
+    /// Puts a LUN back into service. If it is the same by its serial number, persistent reservations are as they
+    /// were.
     ///
     /// # Errors
     /// There is no such LUN, or it is not offline.
@@ -191,10 +233,20 @@ impl Device {
             None => Err(ChangeError::Missing(lun)),
             Some(Slot::Online(_)) => Err(ChangeError::Online(lun)),
             Some(Slot::Offline) => {
+                if let Some((serial, reservations)) = self.lock_kept().remove(&lun)
+                    && serial == unit.identity().serial
+                {
+                    unit.adopt_reservations(reservations);
+                }
+                unit.put_into_service((self.id, lun));
                 slots.insert(lun, Slot::Online(unit));
                 Ok(())
             }
         })
+    }
+
+    fn lock_kept(&self) -> MutexGuard<'_, BTreeMap<u16, (String, Reservations)>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Slots) -> Result<T, ChangeError>) -> Result<T, ChangeError> {
@@ -270,7 +322,7 @@ impl Device {
             offline: Vec::new(),
             device: Arc::clone(self),
         };
-        nexus.refresh(view);
+        nexus.look(view, |_| {});
         match nexus.paths.first() {
             Some(first) if nexus.paths.iter().all(|path| !path.is_admitted()) => Err(Refused {
                 lun: first.lun,
@@ -289,10 +341,55 @@ impl std::fmt::Debug for Device {
     }
 }
 
-/// A unit that is not served any more.
+/// A unit that is not served any more. Nothing of it begins; what has begun is waited for, then it is flushed,
+/// and its medium is closed when the last command that knows it is gone.
 #[derive(Debug)]
 pub struct Removal {
+    drain: Drain,
+    /// `None` when there is nothing to close: it was offline, or is in service elsewhere.
     unit: Option<Arc<LogicalUnit>>,
+    closed: Option<Arc<AtomicBool>>,
+}
+
+impl Removal {
+    fn of_unit(unit: Arc<LogicalUnit>, place: Place) -> Self {
+        let (was_last, drain) = unit.take_out_of_service(place);
+        Self {
+            drain,
+            closed: was_last.then(|| unit.closed()),
+            unit: was_last.then_some(unit),
+        }
+    }
+
+    fn of_nothing() -> Self {
+        Self {
+            drain: Drain::default(),
+            unit: None,
+            closed: None,
+        }
+    }
+
+    /// Whether no command is at the medium any more.
+    pub fn is_drained(&self) -> bool {
+        self.drain.is_drained()
+    }
+
+    /// Flushes the medium, once [`is_drained`](Self::is_drained), and lets go of it. Blocks the thread.
+    ///
+    /// # Errors
+    /// What the medium says: writes may be lost.
+    pub fn flush(&mut self) -> Result<(), MediumError> {
+        match self.unit.take() {
+            Some(unit) if !unit.is_read_only() => unit.medium().flush(Wait::Allowed),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the medium is closed, and its lock with it. Not before [`flush`](Self::flush), for this holds it
+    /// open as well.
+    pub fn is_closed(&self) -> bool {
+        self.closed.as_ref().is_none_or(|closed| closed.load(Ordering::Acquire))
+    }
 }
 
 /// One nexus' way to one LUN.
@@ -303,10 +400,15 @@ pub(super) struct Path {
     nexus_id: u64,
     initiator: Box<str>,
     port: Box<str>,
+    device_id: u64,
     admitted: AtomicBool,
     read_only: AtomicBool,
     pending: Pending,
+    generations: Arc<Generations>,
 }
+
+/// Where a unit is in service: the device, and the LUN.
+pub(super) type Place = (u64, u16);
 
 impl Path {
     fn register(lun: u16, unit: Arc<LogicalUnit>, nexus: &Nexus, mode: Mode) -> Arc<Self> {
@@ -318,6 +420,8 @@ impl Path {
             port: nexus.port.clone(),
             admitted: AtomicBool::new(false),
             read_only: AtomicBool::new(mode == Mode::ReadOnly),
+            device_id: nexus.device.id,
+            generations: Arc::default(),
             pending: Pending::default(),
         });
         path.unit.register(&path);
@@ -357,9 +461,54 @@ impl Path {
         &self.pending
     }
 
-    /// Whether this nexus may not write, whatever others may.
-    pub(super) fn is_read_only(&self) -> bool {
-        self.read_only.load(Ordering::Relaxed)
+    /// Whether this nexus may not write: because nobody may, or because it in particular may not.
+    pub(super) fn is_write_protected(&self) -> bool {
+        self.read_only.load(Ordering::SeqCst) || self.unit.is_read_only()
+    }
+
+    /// Refuses what changes the medium where nothing may be changed.
+    pub(super) fn check_writable(&self) -> Result<(), Sense> {
+        if self.is_write_protected() {
+            Err(Sense::WRITE_PROTECTED)
+        } else if self.unit.modes().is_write_protected() {
+            Err(Sense::SOFTWARE_WRITE_PROTECTED)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn set_mode(&self, mode: Mode) {
+        let read_only = mode == Mode::ReadOnly;
+        if self.read_only.swap(read_only, Ordering::SeqCst) != read_only {
+            self.pending.establish(Attention::ModeParametersChanged);
+        }
+    }
+
+    pub(super) fn place(&self) -> Place {
+        (self.device_id, self.lun)
+    }
+
+    /// Which of its commands may begin.
+    pub(super) fn generations(&self) -> &Arc<Generations> {
+        &self.generations
+    }
+
+    /// Nothing begins here any more. The caller holds the unit's lock.
+    pub(super) fn retire(&self) -> Leaving {
+        self.generations.retire()
+    }
+
+    fn is_in_service(&self) -> bool {
+        self.generations.current().is_some()
+    }
+
+    /// How a command ends that was aborted before it began.
+    pub(super) fn answer_of_aborted(&self) -> Response {
+        if self.is_in_service() {
+            Response::task_aborted()
+        } else {
+            self.check(Sense::NO_SUCH_LUN)
+        }
     }
 
     pub(super) fn is_admitted(&self) -> bool {
@@ -428,6 +577,22 @@ impl Nexus {
     /// will not come to a good end any more: what was there is gone, or out of sight.
     pub fn refresh(&mut self, view: View<'_>) -> Vec<u16> {
         let before = self.luns();
+        let lost = self.look(view, |path| {
+            // Whatever was there under this number, if only as a LUN that is not ready, it is another unit.
+            if before.binary_search(&path.lun).is_ok() {
+                path.pending.establish(Attention::MediumChanged);
+                path.pending.establish(Attention::InquiryChanged);
+            }
+        });
+        if !lost.is_empty() || self.luns() != before {
+            for path in &self.paths {
+                path.pending.establish(Attention::ReportedLunsChanged);
+            }
+        }
+        lost
+    }
+
+    fn look(&mut self, view: View<'_>, greet: impl Fn(&Path)) -> Vec<u16> {
         let mut old: BTreeMap<u16, Arc<Path>> = std::mem::take(&mut self.paths)
             .into_iter()
             .map(|path| (path.lun, path))
@@ -440,7 +605,7 @@ impl Nexus {
                 continue;
             };
             let kept = match old.remove(&lun) {
-                Some(path) if Arc::ptr_eq(&path.unit, unit) => Some(path),
+                Some(path) if Arc::ptr_eq(&path.unit, unit) && path.is_in_service() => Some(path),
                 Some(other) => {
                     old.insert(lun, other);
                     None
@@ -449,20 +614,19 @@ impl Nexus {
             };
             let path = match kept {
                 Some(path) => {
-                    path.read_only.store(mode == Mode::ReadOnly, Ordering::Relaxed);
+                    path.set_mode(mode);
                     path
                 }
-                None => Path::register(lun, Arc::clone(unit), self, mode),
+                None => {
+                    let path = Path::register(lun, Arc::clone(unit), self, mode);
+                    greet(&path);
+                    path
+                }
             };
             self.paths.push(path);
         }
         for path in old.values() {
-            path.unit.detach(path);
-        }
-        if self.luns() != before {
-            for path in &self.paths {
-                path.pending.establish(Attention::ReportedLunsChanged);
-            }
+            path.unit.take_away(path);
         }
         old.into_keys().collect()
     }
@@ -490,7 +654,9 @@ impl Nexus {
             return Prepared::Done(self.answer_without_unit(lun, cdb));
         };
         // Before anything is checked: what a reset changes from here on ends the command.
-        let generation = path.unit.generations().current();
+        let Some(generation) = path.generations.current() else {
+            return Prepared::Done(path.answer_of_aborted());
+        };
         let command = match table::find(cdb) {
             Ok(command) => command,
             Err(sense) => {

@@ -55,6 +55,49 @@ pub(super) enum Action {
     Control(Control),
 }
 
+impl Action {
+    /// The blocks it is about.
+    fn span(&self) -> Option<Span> {
+        match self {
+            Self::Read { span, .. }
+            | Self::Write { span, .. }
+            | Self::Verify { span, .. }
+            | Self::WriteAndVerify { span, .. }
+            | Self::CompareAndWrite { span, .. }
+            | Self::OrWrite { span, .. }
+            | Self::WriteSame { span, .. }
+            | Self::LbaStatus { span, .. } => Some(*span),
+            Self::Flush | Self::Unmap { .. } | Self::Control(_) => None,
+        }
+    }
+
+    /// Whether it changes blocks.
+    fn changes_blocks(&self) -> bool {
+        match self {
+            Self::Write { .. }
+            | Self::WriteAndVerify { .. }
+            | Self::CompareAndWrite { .. }
+            | Self::OrWrite { .. }
+            | Self::Unmap { .. }
+            | Self::WriteSame { .. } => true,
+            Self::Read { .. } | Self::Flush | Self::Verify { .. } | Self::LbaStatus { .. } | Self::Control(_) => false,
+        }
+    }
+
+    /// What may have changed since the command was planned: the size of the unit, and whether it may be written.
+    fn check_again(&self, path: &Path) -> Result<(), Sense> {
+        if let Some(span) = self.span() {
+            let size_bytes = path.unit().size_bytes();
+            if span.offset_bytes + span.length_bytes > size_bytes {
+                let block_bytes = u64::from(path.unit().properties().block_bytes);
+                let first_missing = span.offset_bytes.max(size_bytes) / block_bytes;
+                return Err(Sense::LBA_OUT_OF_RANGE.with_information(first_missing));
+            }
+        }
+        if self.changes_blocks() { path.check_writable() } else { Ok(()) }
+    }
+}
+
 /// A command that is ready to run once its data has arrived.
 #[derive(Debug)]
 pub struct Execution {
@@ -151,9 +194,13 @@ impl Execution {
     /// Once `cancel` is raised, or the unit is reset, long commands stop early, with TASK ABORTED; after a reset
     /// none begins.
     pub fn run(&self, data_out: &[u8], wait: Wait, cancel: &AtomicBool) -> Result<Response, WouldBlock> {
-        let Some(_running) = self.path.unit().generations().enter(self.generation) else {
-            return Ok(Response::task_aborted());
+        let Some(_running) = self.path.generations().enter(self.generation) else {
+            return Ok(self.path.answer_of_aborted());
         };
+        // What was checked when the command came may not be true any more.
+        if let Err(sense) = self.action.check_again(&self.path) {
+            return Ok(self.path.check(sense));
+        }
         let block_bytes = self.block_bytes();
         let wanted_bytes = usize::try_from(self.data_out_bytes()).unwrap_or(usize::MAX);
         let data = &data_out[..data_out.len().min(wanted_bytes)];
@@ -289,7 +336,7 @@ impl Job<'_> {
 
     /// TASK ABORTED once the command has been cancelled or the unit reset.
     pub(super) fn check_cancelled(&self) -> Result<(), Failure> {
-        if self.cancel.load(Ordering::Relaxed) || self.path.unit().generations().current() != self.generation {
+        if self.cancel.load(Ordering::Relaxed) || self.path.generations().is_aborted(self.generation) {
             Err(Failure::Status(Status::TaskAborted))
         } else {
             Ok(())

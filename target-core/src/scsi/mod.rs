@@ -30,7 +30,7 @@ pub use execute::Execution;
 pub use generation::Drain;
 pub use ports::TargetPort;
 pub use request::MAX_TRANSFER_BYTES;
-pub use unit::{LogicalUnit, LogicalUnitOptions};
+pub use unit::{LogicalUnit, LogicalUnitOptions, ResizeError};
 
 use sense::Sense;
 

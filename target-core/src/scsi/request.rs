@@ -68,13 +68,7 @@ impl Request<'_> {
 
     /// Refuses commands that change the medium where nothing may be changed.
     pub(super) fn check_writable(&self) -> Result<(), Sense> {
-        if self.unit.is_read_only() || self.path.is_read_only() {
-            Err(Sense::WRITE_PROTECTED)
-        } else if self.unit.modes().is_write_protected() {
-            Err(Sense::SOFTWARE_WRITE_PROTECTED)
-        } else {
-            Ok(())
-        }
+        self.path.check_writable()
     }
 }
 

@@ -1,16 +1,21 @@
 //! A logical unit: a medium, its identity, and who may use it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
 use super::Identity;
 use super::attention::Attention;
-use super::device::Path;
-use super::generation::{Drain, Generations};
+use super::device::{Path, Place};
+use super::generation::Drain;
 use super::mode::Modes;
 use super::reservations::Reservations;
 use super::table::Access;
 use crate::lun::{Medium, MediumError, Properties};
+
+/// How long a unit that becomes smaller waits for commands that may be beyond the new end, in milliseconds.
+const SHRINK_WAIT_MS: u64 = 5_000;
 
 /// How a logical unit is exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,12 +40,39 @@ pub struct LogicalUnit {
     /// Held for writing by commands that read, compare and write back, for reading by every other command while
     /// it changes the medium. It costs the latter some nanoseconds and spares keeping count of who else there is.
     pub(super) exclusive: RwLock<()>,
-    generations: Generations,
     modes: Modes,
+    /// Held while the size changes; while the medium becomes smaller, `limit_bytes` is its size to be.
+    resizing: Mutex<()>,
+    limit_bytes: AtomicU64,
+    /// Behind the medium, so that it is dropped after it.
+    closed: ClosedFlag,
+}
+
+/// Raised when the unit, and its medium with it, is gone.
+#[derive(Debug, Default)]
+struct ClosedFlag(Arc<AtomicBool>);
+
+impl Drop for ClosedFlag {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Why a unit has not changed its size.
+#[derive(Debug, thiserror::Error)]
+pub enum ResizeError {
+    /// Commands may be at blocks that are to go, and do not come to an end.
+    #[error("commands are still at work beyond the new end")]
+    Busy,
+    /// The medium would not.
+    #[error(transparent)]
+    Medium(#[from] MediumError),
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// Where the unit is in service.
+    places: BTreeSet<Place>,
     /// The paths that reach this unit: of every nexus, and of every command that has outlived its nexus.
     paths: Vec<Weak<Path>>,
     reservations: Reservations,
@@ -75,7 +107,9 @@ impl LogicalUnit {
             state: Mutex::default(),
             reserved: AtomicBool::new(false),
             exclusive: RwLock::default(),
-            generations: Generations::default(),
+            resizing: Mutex::default(),
+            limit_bytes: AtomicU64::new(u64::MAX),
+            closed: ClosedFlag::default(),
             modes: Modes::default(),
         })
     }
@@ -105,14 +139,40 @@ impl LogicalUnit {
 
     /// Number of logical blocks now.
     pub fn blocks(&self) -> u64 {
-        self.medium.size_bytes() / u64::from(self.properties.block_bytes)
+        self.size_bytes() / u64::from(self.properties.block_bytes)
     }
 
-    /// Resizes the medium and tells every initiator (CAPACITY DATA HAS CHANGED).
-    pub fn resize(&self, new_size_bytes: u64) -> Result<(), MediumError> {
-        self.medium.resize(new_size_bytes)?;
-        self.lock().establish(Attention::CapacityChanged);
-        Ok(())
+    /// Size in bytes now.
+    pub fn size_bytes(&self) -> u64 {
+        self.medium.size_bytes().min(self.limit_bytes.load(Ordering::SeqCst))
+    }
+
+    /// Resizes the medium and tells every initiator (CAPACITY DATA HAS CHANGED). Blocks the thread: commands that
+    /// may be at blocks beyond the new end are waited for.
+    ///
+    /// # Errors
+    /// What the medium says, or that those commands did not come to an end. Then the size is as it was.
+    pub fn resize(&self, new_size_bytes: u64) -> Result<(), ResizeError> {
+        let _one_at_a_time = self.resizing.lock().unwrap_or_else(PoisonError::into_inner);
+        let old_size_bytes = self.medium.size_bytes();
+        // Commands look at the size when they come and when they begin. Those that have begun are waited for.
+        self.limit_bytes.store(new_size_bytes, Ordering::SeqCst);
+        let shrunk = if new_size_bytes >= old_size_bytes || self.pass().wait(Duration::from_millis(SHRINK_WAIT_MS)) {
+            self.medium.resize(new_size_bytes).map_err(ResizeError::from)
+        } else {
+            Err(ResizeError::Busy)
+        };
+        self.limit_bytes.store(u64::MAX, Ordering::SeqCst);
+        if shrunk.is_ok() && new_size_bytes != old_size_bytes {
+            self.lock().establish(Attention::CapacityChanged);
+        }
+        shrunk
+    }
+
+    /// The commands that have begun before now. They go on.
+    pub(super) fn pass(&self) -> Drain {
+        let state = self.lock();
+        state.paths().map(|path| path.generations().pass()).collect()
     }
 
     /// Name of the initiator that holds the unit, if one does and it is not shared. It does so until its last
@@ -132,10 +192,15 @@ impl LogicalUnit {
         self.lock().paths().next().map(|path| path.initiator().to_owned())
     }
 
-    /// Sets whether the unit may be written. Commands that have not begun are refused from now on.
-    pub fn set_read_only(&self, read_only: bool) {
-        self.read_only.store(read_only, Ordering::SeqCst);
-        self.lock().establish(Attention::ModeParametersChanged);
+    /// Sets whether the unit may be written. Commands that have not begun are refused from now on; those that have
+    /// may still write until the drain is over. Every initiator hears of it (MODE PARAMETERS CHANGED: the WP bit
+    /// of the mode parameter header, SBC-4 6.5.1).
+    pub fn set_read_only(&self, read_only: bool) -> Drain {
+        let was = self.read_only.swap(read_only, Ordering::SeqCst);
+        if was != read_only {
+            self.lock().establish(Attention::ModeParametersChanged);
+        }
+        self.pass()
     }
 
     /// Whether nobody may write.
@@ -157,9 +222,57 @@ impl LogicalUnit {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Registers a path, admitted or not. The unit keeps no path alive.
+    /// From now on the unit is in service there.
+    pub(super) fn put_into_service(&self, place: Place) {
+        self.lock().places.insert(place);
+    }
+
+    /// The unit is not in service there any more: what has not begun does not, and what comes is refused. Returns
+    /// whether that was the last place, and who is still at it.
+    pub(super) fn take_out_of_service(&self, place: Place) -> (bool, Drain) {
+        let mut state = self.lock();
+        state.places.remove(&place);
+        let paths = state.paths().filter(|path| path.place() == place);
+        let drain = paths.map(|path| path.retire()).collect();
+        (state.places.is_empty(), drain)
+    }
+
+    /// The same, unless there is a path to that place; then the name of its initiator is returned.
+    pub(super) fn take_out_of_unused_service(&self, place: Place) -> Result<bool, String> {
+        let mut state = self.lock();
+        if let Some(path) = state.paths().find(|path| path.place() == place) {
+            return Err(path.initiator().to_owned());
+        }
+        state.places.remove(&place);
+        Ok(state.places.is_empty())
+    }
+
+    /// Raised when the medium is closed.
+    pub(super) fn closed(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.closed.0)
+    }
+
+    /// The reservations, for the unit that will be in its place.
+    pub(super) fn take_reservations(&self) -> Reservations {
+        std::mem::take(&mut self.lock().reservations)
+    }
+
+    /// Takes over the persistent reservations of the unit that was in its place.
+    pub(super) fn adopt_reservations(&self, mut reservations: Reservations) {
+        reservations.reset();
+        let mut state = self.lock();
+        self.reserved.store(reservations.is_any(), Ordering::Release);
+        state.reservations = reservations;
+    }
+
+    /// Registers a path, admitted or not. The unit keeps no path alive. A path to where the unit is not in service
+    /// any more is of no use; that it is a path nevertheless spares a special case.
     pub(super) fn register(&self, path: &Arc<Path>) {
         let mut state = self.lock();
+        if !state.places.contains(&path.place()) {
+            let _nothing_runs = path.retire();
+            return;
+        }
         state.paths.retain(|other| other.strong_count() > 0);
         state.paths.push(Arc::downgrade(path));
         state.admit(path, self.is_shared());
@@ -201,16 +314,13 @@ impl LogicalUnit {
 
     /// A reset: commands that have not begun will not, reservations by RESERVE (6) end, and every nexus hears
     /// of it.
-    pub(super) fn reset(self: &Arc<Self>, path: &Path, attention: Attention) -> Drain {
+    pub(super) fn reset(&self, path: &Path, attention: Attention) -> Drain {
         // First of all: whoever has heard of the reset must not be overtaken by a command from before it.
-        let seen_idle = {
-            let _alone = self.lock();
-            self.generations.advance()
-        };
+        let drain = self.abort(|_| true);
         self.modes.reset();
         self.change_reservations(path, Reservations::reset);
         self.lock().establish(attention);
-        Drain::new(Arc::clone(self), seen_idle)
+        drain
     }
 
     /// What MODE SELECT has changed.
@@ -225,9 +335,26 @@ impl LogicalUnit {
         others.for_each(|other| other.pending().establish(attention));
     }
 
-    /// Which commands came before the last reset.
-    pub(super) fn generations(&self) -> &Generations {
-        &self.generations
+    /// Aborts the commands of the paths that `doomed` picks: none begins any more, and those that have begun can be
+    /// waited for. Long ones stop early.
+    pub(super) fn abort(&self, doomed: impl Fn(&Path) -> bool) -> Drain {
+        let state = self.lock();
+        let paths = state.paths().filter(|path| doomed(path));
+        paths.map(|path| path.generations().abort()).collect()
+    }
+
+    /// Aborts the commands of every nexus of an initiator port, as PREEMPT AND ABORT does (SPC-5 5.13.11.2.6).
+    pub(super) fn abort_port(&self, port: &str) -> Drain {
+        self.abort(|path| path.port() == port)
+    }
+
+    /// A nexus does not see the unit any more.
+    pub(super) fn take_away(&self, path: &Path) {
+        {
+            let _alone = self.lock();
+            let _left = path.retire();
+        }
+        self.detach(path);
     }
 
     /// The nexus of a path is gone.
