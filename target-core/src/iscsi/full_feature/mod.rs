@@ -9,6 +9,7 @@ mod answer;
 mod command;
 mod data_out;
 mod management;
+mod reach;
 mod text;
 
 use std::collections::VecDeque;

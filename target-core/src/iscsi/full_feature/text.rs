@@ -7,9 +7,10 @@ use iscsi_pdu::text::{
 };
 use iscsi_pdu::{BHS_BYTES, Lun, RESERVED_TAG};
 
-use super::{FullFeature, Kind};
+use super::{FullFeature, Kind, reach};
 use crate::iscsi::node::Target;
 use crate::iscsi::output::Output;
+use crate::iscsi::policy::{Policy, Who};
 
 /// Text of one logical request, in bytes, and the PDUs it may be spread over.
 const REQUEST_LIMITS: CollectorLimits = CollectorLimits {
@@ -173,41 +174,64 @@ impl FullFeature {
             },
             Some(Key::InitiatorAlias) => Ok(()),
             Some(_) => answers.push(pair.key, REJECT),
+            // That an answer of ours was not understood needs no answer (RFC 7143 §6.2).
+            None if pair.value == NOT_UNDERSTOOD => Ok(()),
             None => answers.push(pair.key, NOT_UNDERSTOOD),
         }
     }
 
     /// RFC 7143 Appendix C. `All` is for discovery sessions; in a normal one only its own target is told.
     fn send_targets(&self, which: &str, answers: &mut TextWriter) -> Result<(), TextError> {
-        let own = match &self.kind {
-            Kind::Normal { registration, .. } => Some(registration.target()),
-            Kind::Discovery { .. } => None,
-        };
-        match (which, own) {
-            ("All", None) => self
+        match (which, &self.kind) {
+            ("All", Kind::Discovery { who }) => self
                 .node
                 .targets()
                 .iter()
-                .try_for_each(|target| self.tell(target, answers)),
-            ("All", Some(_)) | ("", None) => answers.push(Key::SendTargets.name(), REJECT),
-            ("", Some(own)) => self.tell(own, answers),
-            (name, own) => match self.node.target(name) {
-                Some(target) if own.is_none_or(|own| own.name() == target.name()) => self.tell(&target, answers),
-                // An unknown name is answered with nothing: no record.
-                _ => Ok(()),
+                .try_for_each(|target| self.tell_if_visible(target, who, answers)),
+            ("All", Kind::Normal { .. }) | ("", Kind::Discovery { .. }) => {
+                answers.push(Key::SendTargets.name(), REJECT)
+            }
+            ("", Kind::Normal { registration, .. }) => self.tell(registration.target(), answers),
+            // An unknown name, or that of a target which is none of his business, is answered with nothing: no record.
+            (name, Kind::Discovery { who }) => match self.node.target(name) {
+                Some(target) => self.tell_if_visible(&target, who, answers),
+                None => Ok(()),
             },
+            (name, Kind::Normal { registration, .. }) => {
+                let own = registration.target();
+                if own.name().eq_ignore_ascii_case(name) {
+                    self.tell(own, answers)
+                } else {
+                    Ok(())
+                }
+            }
         }
     }
 
-    /// The address is the one this initiator has come to: it is the one that surely leads here.
-    fn tell(&self, target: &Target, answers: &mut TextWriter) -> Result<(), TextError> {
-        answers.push(Key::TargetName.name(), target.name())?;
-        match self.origin.local {
-            Some(local) => answers.push(
-                Key::TargetAddress.name(),
-                format_args!("{local},{}", self.origin.portal.tag),
-            ),
-            None => Ok(()),
+    fn tell_if_visible(&self, target: &Target, who: &Who, answers: &mut TextWriter) -> Result<(), TextError> {
+        if may_come(&target.policy(), who) {
+            self.tell(target, answers)
+        } else {
+            Ok(())
         }
     }
+
+    fn tell(&self, target: &Target, answers: &mut TextWriter) -> Result<(), TextError> {
+        let serves = |tag| target.is_in_portal_group(tag);
+        let Some(addresses) = reach::addresses(&self.origin, &self.node.portals(), serves) else {
+            return Ok(());
+        };
+        answers.push(Key::TargetName.name(), target.name())?;
+        addresses
+            .into_iter()
+            .try_for_each(|(address, tag)| answers.push(Key::TargetAddress.name(), format_args!("{address},{tag}")))
+    }
+}
+
+/// Whether a login of `who` may be let in. By which CHAP user that will be is not known yet, so that is left open.
+fn may_come(policy: &Policy, who: &Who) -> bool {
+    let mut policy = policy.clone();
+    let rules = policy.rules.iter_mut().chain(policy.lun_rules.values_mut().flatten());
+    rules.for_each(|rule| rule.chap_users.clear());
+    policy.admits(who)
 }
