@@ -161,6 +161,23 @@ impl Device {
         })
     }
 
+    /// Puts a LUN that is out of service where there is nothing yet.
+    ///
+    /// # Errors
+    /// There is something at this LUN, or it cannot be addressed.
+    pub fn insert_offline(&self, lun: u16) -> Result<(), ChangeError> {
+        if lun > MAX_LUN {
+            return Err(ChangeError::TooLarge(lun));
+        }
+        self.change(|slots| match slots.contains_key(&lun) {
+            true => Err(ChangeError::Taken(lun)),
+            false => {
+                slots.insert(lun, Slot::Offline);
+                Ok(())
+            }
+        })
+    }
+
     /// Takes a LUN away. Nothing of the unit begins any more; what runs is to be waited for before the medium
     /// is used for something else.
     ///
@@ -671,6 +688,9 @@ impl Nexus {
             if !path.unit.allow(path, path.admit(), command.access) {
                 return Prepared::Done(Response::status(Status::ReservationConflict));
             }
+        }
+        if let Some(sense) = path.unit.upkeep().refusal(command.opcode) {
+            return Prepared::Done(path.check(sense));
         }
         let plan = command.check(cdb).and_then(|cdb| {
             (command.plan)(&Request {

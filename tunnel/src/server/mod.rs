@@ -25,10 +25,9 @@ use crate::peer::pool::Pool;
 use crate::peer::wire::{Message, Role};
 use crate::peer::{MTU_DEFAULT, Refusal};
 use crate::tun::{self, TunError};
-use socket::ServerSocket;
 
 pub use portal::listen_on_link;
-pub use socket::{check_socket, group_id};
+pub use socket::{ServerSocket, check_socket, group_id};
 
 /// How long to wait after a failed accept (no file descriptors left), in milliseconds.
 const ACCEPT_PAUSE_MS: u64 = 100;
@@ -73,7 +72,7 @@ pub enum ServerError {
     #[error("tunnels cannot be served: {0}")]
     NoDevice(#[from] TunError),
     /// Another farlun has the socket.
-    #[error("another farlun is serving tunnels at {}", .0.display())]
+    #[error("another farlun has the socket {}", .0.display())]
     AlreadyRunning(PathBuf),
     /// Something that is no socket is in the way.
     #[error("{} is there already and is not a socket", .0.display())]

@@ -11,14 +11,16 @@ use tokio::net::{UnixListener, UnixStream};
 
 use super::ServerError;
 
-/// Owner and group may open the socket.
-const SOCKET_MODE: u32 = 0o660;
+/// Who may open the socket: the owner, and the group if there is one.
+const fn socket_mode(group: Option<u32>) -> u32 {
+    if group.is_some() { 0o660 } else { 0o600 }
+}
 /// Everybody may look into a directory made for it; the socket's own mode decides.
 const DIRECTORY_MODE: u32 = 0o755;
 
 /// A socket that goes with this value.
 #[derive(Debug)]
-pub(super) struct ServerSocket {
+pub struct ServerSocket {
     listener: UnixListener,
     path: PathBuf,
     identity: (u64, u64),
@@ -82,7 +84,12 @@ fn directory_of(path: &Path) -> &Path {
 }
 
 impl ServerSocket {
-    pub(super) fn bind(path: &Path, group: Option<u32>) -> Result<Self, ServerError> {
+    /// Takes the path, which a stale socket may have; its directory is made when missing. Only the owner may open the
+    /// socket, and the group if one is given by its id. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// See [`ServerError`]; nothing has been changed then, but for a directory that was made.
+    pub fn bind(path: &Path, group: Option<u32>) -> Result<Self, ServerError> {
         let at = |what: &'static str, path: &Path| {
             let path = path.to_owned();
             move |error: io::Error| ServerError::Socket { what, path, error }
@@ -115,7 +122,7 @@ impl ServerSocket {
         let bound = hidden.join("socket");
         let made = (|| {
             let listener = StdListener::bind(&bound)?;
-            std::fs::set_permissions(&bound, std::os::unix::fs::PermissionsExt::from_mode(SOCKET_MODE))?;
+            std::fs::set_permissions(&bound, std::os::unix::fs::PermissionsExt::from_mode(socket_mode(group)))?;
             if let Some(group) = group {
                 rustix::fs::chown(&bound, None, Some(Gid::from_raw(group)))?;
             }
@@ -139,7 +146,11 @@ impl ServerSocket {
         })
     }
 
-    pub(super) async fn accept(&self) -> io::Result<UnixStream> {
+    /// The next client.
+    ///
+    /// # Errors
+    /// What accept(2) says.
+    pub async fn accept(&self) -> io::Result<UnixStream> {
         self.listener.accept().await.map(|(stream, _)| stream)
     }
 }
@@ -196,7 +207,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("run/tunnel.sock");
         let first = ServerSocket::bind(&path, None).unwrap();
-        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, SOCKET_MODE);
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
         assert!(matches!(
             ServerSocket::bind(&path, None),
             Err(ServerError::AlreadyRunning(_))
