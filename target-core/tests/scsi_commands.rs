@@ -14,41 +14,6 @@ fn disk() -> target_core::scsi::Nexus {
 }
 
 #[test]
-fn standard_inquiry() {
-    let data = good(&disk(), &[0x12, 0, 0, 0, 255, 0], &[]);
-    assert_eq!(data.len(), 96);
-    assert_eq!(data[..8], [0x00, 0x00, 0x06, 0x12, 91, 0, 0, 0x02]);
-    assert_eq!(&data[8..36], b"FARLUN  DISK            0001");
-    assert_eq!(data[58..66], [0x00, 0xA0, 0x04, 0x60, 0x04, 0xC0, 0x09, 0x60]);
-    // Cut to the allocation length, without complaint.
-    assert_eq!(good(&disk(), &[0x12, 0, 0, 0, 5, 0], &[]), data[..5]);
-    assert_eq!(good(&disk(), &[0x12, 0, 0, 0, 0, 0], &[]), []);
-    assert_eq!(good(&disk(), &[0x12, 0, 0, 1, 0, 0], &[]), data);
-}
-
-#[test]
-fn inquiry_refuses_what_it_does_not_know() {
-    assert_eq!(refused(&disk(), &[0x12, 0, 0x80, 0, 255, 0], &[]), INVALID_FIELD);
-    assert_eq!(refused(&disk(), &[0x12, 1, 0xC0, 0, 255, 0], &[]), INVALID_FIELD);
-    assert_eq!(refused(&disk(), &[0x12, 2, 0, 0, 255, 0], &[]), INVALID_FIELD);
-}
-
-#[test]
-fn vital_product_data() {
-    let disk = disk();
-    let page = |code| good(&disk, &[0x12, 1, code, 0, 255, 0], &[]);
-    assert_eq!(page(0x00), [0, 0, 0, 6, 0x00, 0x80, 0x83, 0xB0, 0xB1, 0xB2]);
-    assert_eq!(page(0x80), b"\x00\x80\x00\x0bserial-0001");
-    let mut expected = b"\x00\x83\x00\x33\x01\x03\x00\x08".to_vec();
-    // The name under which initiators know the disk: it may never change.
-    expected.extend_from_slice(&[0x35, 0x79, 0x57, 0xAE, 0x21, 0xE7, 0x05, 0xBF]);
-    expected.extend_from_slice(b"\x02\x01\x00\x23FARLUN  DISK            serial-0001");
-    assert_eq!(page(0x83), expected);
-    assert_eq!(page(0xB1)[..6], [0, 0xB1, 0, 60, 0, 1]);
-    assert_eq!(page(0xB2), [0, 0xB2, 0, 4, 0, 0xE4, 0x02, 0]);
-}
-
-#[test]
 fn block_limits_are_what_is_enforced() {
     let disk = disk();
     let limits = good(&disk, &[0x12, 1, 0xB0, 0, 255, 0], &[]);
@@ -565,64 +530,6 @@ fn read_only_units() {
         "WP and DPOFUA"
     );
     good(&disk, &read_10(0, 1), &[]);
-}
-
-#[test]
-fn report_supported_operation_codes() {
-    let disk = disk();
-    let rsoc = |options: u8, opcode: u8, action: u16| {
-        let [high, low] = action.to_be_bytes();
-        [0xA3, 0x0C, options, opcode, high, low, 0, 0, 0xFF, 0xFF, 0, 0]
-    };
-    let all = good(&disk, &rsoc(0, 0, 0), &[]);
-    let length = u32::from_be_bytes(all[..4].try_into().unwrap()) as usize;
-    assert_eq!(length, all.len() - 4);
-    let mut seen = Vec::new();
-    for descriptor in all[4..].chunks_exact(8) {
-        let (opcode, action) = (descriptor[0], u16::from_be_bytes([descriptor[2], descriptor[3]]));
-        let (servactv, cdb_bytes) = (descriptor[5] & 1 == 1, usize::from(descriptor[7]));
-        assert!(servactv || action == 0);
-        let one = good(&disk, &rsoc(if servactv { 2 } else { 1 }, opcode, action), &[]);
-        assert_eq!(
-            (one[1], usize::from(one[3]), one.len()),
-            (3, cdb_bytes, 4 + cdb_bytes),
-            "{opcode:02x}"
-        );
-        assert_eq!(one[4], opcode);
-        assert_eq!(one[3 + cdb_bytes], 0x04, "{opcode:02x}: NACA is looked at");
-        if servactv {
-            assert_eq!(u16::from(one[5] & 0x1F), action);
-        }
-        assert_eq!(good(&disk, &rsoc(3, opcode, action), &[]), one);
-        assert_eq!(
-            refused(&disk, &rsoc(if servactv { 1 } else { 2 }, opcode, action), &[]),
-            INVALID_FIELD
-        );
-        let timed = good(&disk, &rsoc(0x80 | if servactv { 2 } else { 1 }, opcode, action), &[]);
-        assert_eq!((timed[1], timed.len()), (0x83, one.len() + 12));
-        // Every command in the list is there, every bit it does not use is refused.
-        let mut cdb = one[4..].to_vec();
-        let usage = cdb.clone();
-        for (at, used) in usage.iter().enumerate().skip(1) {
-            cdb[1..].fill(0);
-            cdb[1] = if servactv { action as u8 } else { 0 };
-            let Some(bit) = (0..8).find(|bit| used >> bit & 1 == 0 && !(servactv && at == 1 && *bit < 5)) else {
-                continue;
-            };
-            cdb[at] |= 1 << bit;
-            let response = run(&disk, &cdb, &[]);
-            assert_eq!(sense(&response), INVALID_FIELD, "{cdb:02x?}");
-            assert_eq!(response.sense[15..18], [0xC8 | bit, 0, at as u8], "{cdb:02x?}");
-        }
-        seen.push((opcode, action));
-    }
-    assert!(seen.is_sorted());
-    assert!(seen.len() > 49);
-    for unknown in [0x01, 0x3F, 0xFF] {
-        assert_eq!(good(&disk, &rsoc(1, unknown, 0), &[]), [0, 1, 0, 0]);
-    }
-    assert_eq!(good(&disk, &rsoc(2, 0x9E, 0x11), &[]), [0, 1, 0, 0]);
-    assert_eq!(refused(&disk, &rsoc(4, 0, 0), &[]), INVALID_FIELD);
 }
 
 #[test]

@@ -13,6 +13,8 @@ mod device;
 mod execute;
 mod generation;
 mod inquiry;
+mod limits;
+mod maintenance;
 mod mode;
 mod opcodes;
 mod ports;
@@ -24,6 +26,7 @@ mod sense;
 mod simple;
 mod table;
 mod unit;
+mod vpd;
 
 pub use device::{ChangeError, Device, Mode, Nexus, Observer, Refused, Removal, Slot, View};
 pub use execute::Execution;
