@@ -164,6 +164,12 @@ impl TaskSet {
         self.answer_bytes
     }
 
+    /// The tasks that `wanted` picks.
+    pub(super) fn pick(&self, wanted: impl Fn(&Task) -> bool) -> Vec<TaskId> {
+        let picked = self.tasks.values().filter(|task| wanted(task));
+        picked.map(|task| task.id).collect()
+    }
+
     /// Ends tasks that `doomed` picks, without an answer. Returns them, and raises the flag of those a
     /// worker is at.
     pub(super) fn abort(&mut self, doomed: impl Fn(&Task) -> bool) -> Vec<Task> {

@@ -30,7 +30,9 @@ fn encode_lun(lun: u16) -> [u8; 8] {
 
 /// REPORT LUNS (SPC-5 6.33).
 pub(super) fn report_luns(request: &Request<'_>) -> Planned {
-    lun_list(request.nexus, request.cdb).map(Plan::Answer)
+    let list = lun_list(request.nexus, request.cdb)?;
+    request.nexus.forget_changed_luns();
+    Ok(Plan::Answer(list))
 }
 
 fn lun_list(nexus: &Nexus, cdb: &[u8]) -> Result<Vec<u8>, Sense> {
@@ -64,7 +66,7 @@ pub(super) fn answer(nexus: &Nexus, sense: Sense, cdb: &[u8]) -> Response {
             Ok(data)
         }
         Some(0x12) => Err(Sense::cdb_field(1, 0)),
-        Some(0xA0) => lun_list(nexus, &padded),
+        Some(0xA0) => lun_list(nexus, &padded).inspect(|_| nexus.forget_changed_luns()),
         Some(0x03) => {
             let mut data = sense.fixed().to_vec();
             data.truncate(usize::from(padded[4]));

@@ -648,10 +648,23 @@ impl Nexus {
         old.into_keys().collect()
     }
 
+    /// The initiator has seen the list of LUNs: it need not be told that it has changed (SAM-6 5.14.2).
+    pub(super) fn forget_changed_luns(&self) {
+        for path in &self.paths {
+            path.pending.clear(Attention::ReportedLunsChanged);
+        }
+    }
+
     /// How commands to a LUN end that is not there, or not ready.
     pub fn answer_without_unit(&self, lun: [u8; 8], cdb: &[u8]) -> Response {
         let offline = absent::decode_lun(lun).is_some_and(|lun| self.offline.binary_search(&lun).is_ok());
         absent::answer(self, if offline { Sense::OFFLINE } else { Sense::NO_SUCH_LUN }, cdb)
+    }
+
+    /// How commands end whose LUN is not there any more, or is another now.
+    pub fn lun_gone(&self, lun: [u8; 8]) -> Response {
+        // TEST UNIT READY: what answers it needs a unit.
+        self.answer_without_unit(lun, &[0])
     }
 
     /// Whether there is such a LUN.
@@ -723,6 +736,16 @@ impl Nexus {
             .filter(|path| path.is_admitted())
             .map(|path| path.unit.reset(path, Attention::BusReset))
             .collect()
+    }
+
+    /// CLEAR TASK SET: commands prepared before it, by whichever nexus, do not begin any more, those that run are
+    /// what the answer has to wait for. Who hears of it is told by
+    /// [`tasks_cleared_by_other`](Self::tasks_cleared_by_other).
+    ///
+    /// `None`, and nothing has happened, if this nexus is not [admitted](Self::is_admitted) to such a LUN.
+    pub fn clear_task_set(&self, lun: [u8; 8]) -> Option<Drain> {
+        let path = self.path(lun).filter(|path| path.admit())?;
+        Some(path.unit.abort(|_| true))
     }
 
     /// Commands of this nexus at the LUN were cleared by another one (CLEAR TASK SET, SAM-6 5.14): this nexus,

@@ -115,8 +115,12 @@ impl FullFeature {
             }
             TaskFunction::ClearTaskSet => {
                 self.check_lun(lun)?;
+                let cleared = self.nexus().and_then(|nexus| nexus.clear_task_set(lun.0));
                 self.tell_others(lun, Notice::TasksCleared);
-                Ok(self.abort(|task| task.lun == lun).into())
+                Ok(Quiet {
+                    tasks: self.abort(|task| task.lun == lun),
+                    drains: cleared.into_iter().collect(),
+                })
             }
             TaskFunction::LogicalUnitReset => {
                 self.check_lun(lun)?;

@@ -2,12 +2,13 @@
 //!
 //! [`FullFeature`] takes requests whose data segments have been received, and puts answers into an
 //! [`Output`]. Its parts: [`command`] (a SCSI command's way to the task set), [`data_out`] (collecting its
-//! data), [`answer`] (its Data-In and status), [`management`] (aborts and resets), [`text`] and this file
+//! data), [`answer`] (its Data-In and status), [`management`] (aborts and resets), [`luns`] (which LUNs there are), [`text`] and this file
 //! for the rest.
 
 mod answer;
 mod command;
 mod data_out;
+mod luns;
 mod management;
 mod reach;
 mod text;
@@ -346,7 +347,8 @@ impl FullFeature {
             Notice::MemoryFreed => self.ask_for_data_again(out),
             Notice::LunReset(lun) => self.reset_by_other(lun),
             Notice::TasksCleared(lun) => self.cleared_by_other(lun),
-            Notice::LunsChanged | Notice::LimitsChanged => {}
+            Notice::LunsChanged => self.luns_changed(out),
+            Notice::LimitsChanged => {}
             Notice::AskLogout { .. } | Notice::Close(_) => self.leaving = true,
         }
         self.open_window(out);
