@@ -6,7 +6,7 @@ use iscsi_pdu::text::{
 };
 
 use super::node::Limits;
-use super::params::{Params, SessionType};
+use super::params::{BURST_MAX_BYTES, FIRST_BURST_MAX_BYTES, OUTSTANDING_R2T_MAX, Params, SessionType};
 
 /// Values in one list that are looked at.
 const LIST_ITEMS_MAX: usize = 32;
@@ -42,7 +42,7 @@ pub enum NegotiationError {
 /// The state of one negotiation.
 #[derive(Debug)]
 pub(super) struct Negotiation {
-    pub(super) params: Params,
+    params: Params,
     seen: Vec<Key>,
     unknown_keys: usize,
 }
@@ -77,6 +77,11 @@ impl Negotiation {
         };
         self.note(key)?;
         let spec = key.spec();
+        if key == Key::NodeArchitecture {
+            // A declaration for people who look for faults (RFC 7143 §13.26); nothing may depend on it.
+            tracing::debug!(architecture = ?pair.value, "the initiator's");
+            return Ok(());
+        }
         if spec.senders == Senders::Target
             || !matches!(spec.phase, Phase::Operational | Phase::OperationalOrFullFeature)
         {
@@ -105,6 +110,15 @@ impl Negotiation {
         Ok(())
     }
 
+    /// What holds in the end. A burst that nobody mentioned keeps its default, but cannot be longer than another.
+    pub(super) fn params(&self) -> Params {
+        let params = self.params.clone();
+        Params {
+            first_burst_bytes: params.first_burst_bytes.min(params.max_burst_bytes),
+            ..params
+        }
+    }
+
     /// Takes an offer over into the parameters and says what to answer; `None` for a declaration.
     fn settle(&mut self, key: Key, value: &str, limits: &Limits) -> Result<Option<String>, ValueError> {
         let params = &mut self.params;
@@ -117,11 +131,30 @@ impl Negotiation {
             }
             Key::InitialR2T => truth(key, value, false, &mut params.initial_r2t)?,
             Key::ImmediateData => truth(key, value, true, &mut params.immediate_data)?,
-            Key::MaxBurstLength => number(key, value, limits.max_burst_bytes, &mut params.max_burst_bytes)?,
-            Key::FirstBurstLength => number(key, value, limits.first_burst_bytes, &mut params.first_burst_bytes)?,
+            Key::MaxBurstLength => number(
+                key,
+                value,
+                limits.max_burst_bytes.min(BURST_MAX_BYTES),
+                &mut params.max_burst_bytes,
+            )?,
+            // Never more than MaxBurstLength (RFC 7143 §13.14), which is settled first.
+            Key::FirstBurstLength => {
+                let ours = limits.first_burst_bytes.min(FIRST_BURST_MAX_BYTES);
+                number(
+                    key,
+                    value,
+                    ours.min(params.max_burst_bytes),
+                    &mut params.first_burst_bytes,
+                )?
+            }
             Key::MaxOutstandingR2T => {
                 let mut result = 1;
-                let answer = number(key, value, u32::from(limits.max_outstanding_r2t), &mut result)?;
+                let answer = number(
+                    key,
+                    value,
+                    u32::from(limits.max_outstanding_r2t.min(OUTSTANDING_R2T_MAX)),
+                    &mut result,
+                )?;
                 params.max_outstanding_r2t = u16::try_from(result).unwrap_or(u16::MAX);
                 answer
             }

@@ -1,5 +1,15 @@
 //! What a login has settled: the operational parameters of one session (RFC 7143 §13).
 
+/// Longest FirstBurstLength that is ever agreed to (RFC 7143 §13.14), in bytes: it is reserved for every command of
+/// the window.
+pub const FIRST_BURST_MAX_BYTES: u32 = 1024 * 1024;
+/// Longest MaxRecvDataSegmentLength that is ever declared (RFC 7143 §13.12), in bytes.
+pub const RECV_DATA_SEGMENT_MAX_BYTES: u32 = 1024 * 1024;
+/// Longest MaxBurstLength there is (RFC 7143 §13.13), in bytes.
+pub const BURST_MAX_BYTES: u32 = (1 << 24) - 1;
+/// Greatest MaxOutstandingR2T that is ever agreed to (RFC 7143 §13.17).
+pub const OUTSTANDING_R2T_MAX: u16 = 16;
+
 /// Values in force. Starts with the defaults of RFC 7143 §13; the names are the RFC's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Params {

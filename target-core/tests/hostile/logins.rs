@@ -279,7 +279,7 @@ fn texts() -> Vec<Row> {
             format!("InitiatorAlias={}\0", "v".repeat(8000)),
             0x0200,
         ),
-        keys("value of 1025 bytes", format!("X-a={}\0", "v".repeat(1025)), 0x0200),
+        keys("value of 2051 bytes", format!("X-a={}\0", "v".repeat(2051)), 0x0200),
         keys(
             "the same key twice",
             "MaxBurstLength=65536\0MaxBurstLength=65536\0",

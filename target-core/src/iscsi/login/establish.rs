@@ -50,12 +50,12 @@ impl Login {
             SessionType::Normal => self.attach(&who, request.isid, tsih)?,
         };
         let established = Established {
-            params: self.negotiation.params.clone(),
+            params: self.negotiation.params(),
             kind,
             exp_cmd_sn: request.cmd_sn,
             stat_sn: self.stat_sn + 1,
             max_recv_data_segment_bytes: if self.said_segment_length {
-                self.limits.max_recv_data_segment_bytes
+                self.recv_data_segment_bytes()
             } else {
                 DEFAULT_DATA_SEGMENT_BYTES
             },
@@ -112,7 +112,7 @@ impl Login {
         let guest = Guest {
             who: Arc::clone(who),
             peer: self.origin.peer.clone(),
-            params: self.negotiation.params.clone(),
+            params: self.negotiation.params(),
             stats: Arc::default(),
         };
         let key = self.key(initiator.clone(), isid);

@@ -28,6 +28,7 @@ use super::mailbox::Sender;
 use super::negotiate::{Negotiation, NegotiationError};
 use super::node::{Limits, Node, Target};
 use super::output::Output;
+use super::params::RECV_DATA_SEGMENT_MAX_BYTES;
 use super::policy::Who;
 use super::portals::Origin;
 
@@ -315,6 +316,11 @@ impl Login {
         Ok(())
     }
 
+    /// The MaxRecvDataSegmentLength we declare.
+    fn recv_data_segment_bytes(&self) -> u32 {
+        self.limits.max_recv_data_segment_bytes.min(RECV_DATA_SEGMENT_MAX_BYTES)
+    }
+
     fn names(&self) -> Result<&Names, LoginError> {
         self.names.as_ref().ok_or(LoginError::Missing(Key::InitiatorName))
     }
@@ -349,7 +355,10 @@ impl Login {
     ) -> Result<(), LoginError> {
         let mut chap = ChapKeys::default();
         let mut method_is_new = false;
-        for pair in pairs {
+        // FirstBurstLength follows from MaxBurstLength, in whatever order they come.
+        let is_late = |pair: &&Pair<'_>| pair.key == Key::FirstBurstLength.name();
+        let (early, late) = (pairs.iter().filter(|pair| !is_late(pair)), pairs.iter().filter(is_late));
+        for pair in early.chain(late) {
             match Key::from_name(pair.key) {
                 Some(key) if Names::owns(key) => {
                     self.negotiation.note(key)?;
@@ -395,10 +404,7 @@ impl Login {
         }
         if !self.said_segment_length && stage == Stage::Operational {
             self.said_segment_length = true;
-            answers.push(
-                Key::MaxRecvDataSegmentLength.name(),
-                self.limits.max_recv_data_segment_bytes,
-            )?;
+            answers.push(Key::MaxRecvDataSegmentLength.name(), self.recv_data_segment_bytes())?;
         }
         Ok(())
     }
