@@ -3,6 +3,7 @@
 mod scsi_support;
 
 use scsi_support::*;
+use target_core::lun::{Allocation, MemoryMedium, MemoryOptions};
 use target_core::scsi::{LogicalUnit, LogicalUnitOptions, MAX_TRANSFER_BYTES, Prepared, Status};
 
 use std::sync::Arc;
@@ -22,8 +23,7 @@ fn block_limits_are_what_is_enforced() {
     assert_eq!(limits[8..12], (MAX_TRANSFER_BYTES as u32 / 512).to_be_bytes());
     assert_eq!(limits[20..24], [0xFF; 4], "UNMAP of any length");
     assert_eq!(limits[24..28], 256_u32.to_be_bytes());
-    let write_same_blocks = (256 << 20) / 512_u64;
-    assert_eq!(limits[36..44], write_same_blocks.to_be_bytes());
+    assert_eq!(limits[36..44], u64::from(u32::MAX).to_be_bytes(), "zeroes take no time");
 
     let large = nexus(memory(1 << 30));
     let transfer_blocks = MAX_TRANSFER_BYTES as u32 / 512;
@@ -47,9 +47,19 @@ fn block_limits_are_what_is_enforced() {
         refused(&large, &cdb_16(0x8F, 0x02, 0, transfer_blocks + 1), &[]),
         INVALID_FIELD
     );
-    execution(&large, &cdb_16(0x93, 0x09, 0, write_same_blocks as u32));
+    execution(&large, &cdb_16(0x93, 0x09, 0, 1 << 30));
+    let thick = MemoryOptions {
+        allocation: Allocation::Thick,
+        ..MemoryOptions::default()
+    };
+    let thick = nexus(Arc::new(MemoryMedium::with_options(1 << 40, thick).unwrap()));
+    let limits = good(&thick, &[0x12, 1, 0xB0, 0, 255, 0], &[]);
+    let write_same_blocks = (256 << 20) / 512_u64;
+    assert_eq!(limits[36..44], write_same_blocks.to_be_bytes(), "zeroes are written");
+    assert_eq!(limits[20..32], [0; 12], "nothing is deallocated");
+    execution(&thick, &cdb_16(0x93, 0x01, 0, write_same_blocks as u32));
     assert_eq!(
-        refused(&large, &cdb_16(0x93, 0x09, 0, write_same_blocks as u32 + 1), &[]),
+        refused(&thick, &cdb_16(0x93, 0x01, 0, write_same_blocks as u32 + 1), &[]),
         INVALID_FIELD
     );
 }
@@ -506,6 +516,7 @@ fn read_only_units() {
     let options = LogicalUnitOptions {
         read_only: true,
         shared: false,
+        ..LogicalUnitOptions::default()
     };
     let unit = LogicalUnit::with_options(memory(BLOCKS), identity(), options);
     let disk = device([(0, unit)]).attach(INITIATOR, PORT).unwrap();

@@ -218,7 +218,9 @@ impl Descriptor {
             if cancel.load(Ordering::Relaxed) {
                 return Err(MediumError::Cancelled);
             }
-            let step_bytes = (end_bytes - at_bytes).min(FALLOCATE_STEP_BYTES);
+            // Steps end where a file system's blocks do: one that is cut in two stays allocated.
+            let step_end_bytes = (at_bytes / FALLOCATE_STEP_BYTES + 1) * FALLOCATE_STEP_BYTES;
+            let step_bytes = step_end_bytes.min(end_bytes) - at_bytes;
             match rustix::fs::fallocate(&self.file, flags | FallocateFlags::KEEP_SIZE, at_bytes, step_bytes) {
                 Ok(()) => at_bytes += step_bytes,
                 Err(Errno::INTR) => {}

@@ -1,7 +1,5 @@
 //! Commands that look at what is on the medium: VERIFY, WRITE AND VERIFY, COMPARE AND WRITE, ORWRITE, PRE-FETCH.
 
-use std::sync::PoisonError;
-
 use super::block::{self, Range};
 use super::execute::{Action, Failure, Job, Outcome};
 use super::request::{Plan, Planned, Request, Span, be64};
@@ -152,9 +150,9 @@ pub(super) fn compare_and_write(job: &Job<'_>, span: Span, durability: Durabilit
     if job.data.len() as u64 != 2 * span.length_bytes {
         return Err(WRONG_BLOCK_COUNT.into());
     }
-    exclusively(job, || {
+    job.exclusively(span, || {
         let (expected, new) = job.data.split_at(span.length_bytes as usize);
-        let stored = job.read(span, false)?;
+        let stored = job.read_blocks(span)?;
         miscompare(first_difference(&stored, expected))?;
         job.write_blocks(span, new, durability)?;
         Ok(Vec::new())
@@ -167,10 +165,10 @@ pub(super) fn or_write(job: &Job<'_>, span: Span, durability: Durability) -> Out
         length_bytes: span.length_bytes.min(whole_bytes),
         ..span
     };
-    exclusively(job, || {
+    job.exclusively(span, || {
         for (at, step) in steps(span) {
             job.check_cancelled()?;
-            let mut merged = job.read(step, false)?;
+            let mut merged = job.read_blocks(step)?;
             for (byte, new) in merged.iter_mut().zip(&job.data[at..]) {
                 *byte |= new;
             }
@@ -178,17 +176,6 @@ pub(super) fn or_write(job: &Job<'_>, span: Span, durability: Durability) -> Out
         }
         Ok(Vec::new())
     })
-}
-
-/// Runs a read-modify-write while no other command changes the medium, always on a worker: a write that may
-/// not wait can stop half-way, and what it has written would not compare when the command is started over.
-fn exclusively(job: &Job<'_>, work: impl FnOnce() -> Outcome) -> Outcome {
-    if job.wait == Wait::Never {
-        return Err(Failure::WouldBlock);
-    }
-    let unit = job.path.unit();
-    let _alone = unit.exclusive.write().unwrap_or_else(PoisonError::into_inner);
-    work()
 }
 
 /// What takes more than a step is for a worker.

@@ -1,13 +1,16 @@
 //! Carrying a planned command out on the medium.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLockReadGuard, TryLockError};
 
+use super::atomic;
 use super::compare::{self, Check};
 use super::control::Control;
 use super::device::Path;
 use super::provision::{self, Pattern};
+use super::ranges::{Denied, Parking, Shared};
 use super::request::{Plan, Span};
+use super::sanitize;
 use super::sense::Sense;
 use super::{LogicalUnit, Prepared, Response, Status, WouldBlock};
 use crate::lun::{Durability, Medium, MediumError, Wait};
@@ -40,6 +43,10 @@ pub(super) enum Action {
         span: Span,
         durability: Durability,
     },
+    WriteAtomic {
+        span: Span,
+        durability: Durability,
+    },
     Unmap {
         list_bytes: u16,
     },
@@ -51,6 +58,11 @@ pub(super) enum Action {
     LbaStatus {
         span: Span,
         allocation_bytes: u32,
+    },
+    Sanitize {
+        method: sanitize::Method,
+        immediate: bool,
+        may_exit: bool,
     },
     Control(Control),
 }
@@ -65,9 +77,10 @@ impl Action {
             | Self::WriteAndVerify { span, .. }
             | Self::CompareAndWrite { span, .. }
             | Self::OrWrite { span, .. }
+            | Self::WriteAtomic { span, .. }
             | Self::WriteSame { span, .. }
             | Self::LbaStatus { span, .. } => Some(*span),
-            Self::Flush | Self::Unmap { .. } | Self::Control(_) => None,
+            Self::Flush | Self::Unmap { .. } | Self::Sanitize { .. } | Self::Control(_) => None,
         }
     }
 
@@ -78,14 +91,26 @@ impl Action {
             | Self::WriteAndVerify { .. }
             | Self::CompareAndWrite { .. }
             | Self::OrWrite { .. }
+            | Self::WriteAtomic { .. }
+            | Self::Sanitize { .. }
             | Self::Unmap { .. }
             | Self::WriteSame { .. } => true,
             Self::Read { .. } | Self::Flush | Self::Verify { .. } | Self::LbaStatus { .. } | Self::Control(_) => false,
         }
     }
 
-    /// What may have changed since the command was planned: the size of the unit, and whether it may be written.
+    fn needs_medium(&self) -> bool {
+        !matches!(self, Self::Sanitize { .. } | Self::Control(_))
+    }
+
+    /// What may have changed since the command was planned: whether the medium is in, the size of the unit, and
+    /// whether it may be written.
     fn check_again(&self, path: &Path) -> Result<(), Sense> {
+        if self.needs_medium()
+            && let Some(sense) = path.unit().upkeep().present_sense()
+        {
+            return Err(sense);
+        }
         if let Some(span) = self.span() {
             let size_bytes = path.unit().size_bytes();
             if span.offset_bytes + span.length_bytes > size_bytes {
@@ -94,7 +119,11 @@ impl Action {
                 return Err(Sense::LBA_OUT_OF_RANGE.with_information(first_missing));
             }
         }
-        if self.changes_blocks() { path.check_writable() } else { Ok(()) }
+        if self.changes_blocks() {
+            path.check_writable()
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -105,6 +134,14 @@ pub struct Execution {
     /// How often the unit had been reset when the command arrived.
     generation: u64,
     action: Action,
+    /// The claim of a write that stopped half-way.
+    parking: Parking,
+}
+
+impl Drop for Execution {
+    fn drop(&mut self) {
+        drop(self.path.unit().upkeep().ranges().take_up(&self.parking));
+    }
 }
 
 impl Execution {
@@ -116,6 +153,7 @@ impl Execution {
                 path,
                 generation,
                 action,
+                parking: Parking::default(),
             }),
         }
     }
@@ -138,9 +176,11 @@ impl Execution {
     /// Bytes the command wants from the initiator, at most [`MAX_TRANSFER_BYTES`](super::MAX_TRANSFER_BYTES).
     pub fn data_out_bytes(&self) -> u64 {
         match &self.action {
-            Action::Write { span, .. } | Action::WriteAndVerify { span, .. } | Action::OrWrite { span, .. } => {
-                span.length_bytes
-            }
+            Action::Write { span, .. }
+            | Action::WriteAndVerify { span, .. }
+            | Action::OrWrite { span, .. }
+            | Action::WriteAtomic { span, .. } => span.length_bytes,
+            Action::Sanitize { method, .. } => method.data_out_bytes(),
             Action::CompareAndWrite { span, .. } => 2 * span.length_bytes,
             Action::Verify { span, check } => match check {
                 Check::Readable => 0,
@@ -175,7 +215,8 @@ impl Execution {
     pub fn check_data_out(&self, offered_bytes: u64) -> Result<(), Response> {
         let sense = match self.action {
             Action::CompareAndWrite { .. } => compare::WRONG_BLOCK_COUNT,
-            Action::WriteSame {
+            Action::WriteAtomic { .. }
+            | Action::WriteSame {
                 pattern: Pattern::FromInitiator,
                 ..
             } => Sense::WRONG_DATA_LENGTH,
@@ -207,6 +248,7 @@ impl Execution {
         let job = Job {
             path: &self.path,
             generation: self.generation,
+            parking: &self.parking,
             medium: self.path.unit().medium(),
             block_bytes,
             data,
@@ -223,6 +265,12 @@ impl Execution {
             Action::WriteAndVerify { span, compare } => compare::write_and_verify(&job, *span, *compare),
             Action::CompareAndWrite { span, durability } => compare::compare_and_write(&job, *span, *durability),
             Action::OrWrite { span, durability } => compare::or_write(&job, *span, *durability),
+            Action::WriteAtomic { span, durability } => atomic::write(&job, *span, *durability),
+            Action::Sanitize {
+                method,
+                immediate,
+                may_exit,
+            } => sanitize::run(&job, *method, *immediate, *may_exit),
             Action::Unmap { .. } => provision::unmap(&job),
             Action::WriteSame {
                 span,
@@ -234,7 +282,7 @@ impl Execution {
         };
         match outcome {
             Ok(data_in) => Ok(Response::good(data_in)),
-            Err(Failure::WouldBlock) => Err(WouldBlock),
+            Err(Failure::WouldBlock | Failure::PartlyWritten) => Err(WouldBlock),
             Err(Failure::Sense(sense)) => Ok(self.path.check(sense)),
             Err(Failure::Status(status)) => Ok(Response::status(status)),
         }
@@ -249,6 +297,8 @@ impl Execution {
 #[derive(Debug)]
 pub(super) enum Failure {
     WouldBlock,
+    /// The same, in the middle of a write.
+    PartlyWritten,
     Sense(Sense),
     Status(Status),
 }
@@ -259,6 +309,16 @@ impl From<Sense> for Failure {
     }
 }
 
+impl From<Denied> for Failure {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::WouldBlock => Self::WouldBlock,
+            Denied::Cancelled => Self::Status(Status::TaskAborted),
+            Denied::Busy => Self::Status(Status::Busy),
+        }
+    }
+}
+
 /// The data that answers a command.
 pub(super) type Outcome = Result<Vec<u8>, Failure>;
 
@@ -266,6 +326,7 @@ pub(super) type Outcome = Result<Vec<u8>, Failure>;
 pub(super) struct Job<'a> {
     pub(super) path: &'a Arc<Path>,
     generation: u64,
+    parking: &'a Parking,
     pub(super) medium: &'a dyn Medium,
     pub(super) block_bytes: u64,
     /// What the initiator sent, never more than was asked for.
@@ -275,12 +336,25 @@ pub(super) struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Reads a span into a buffer of exactly its size. If `stable`, what is returned is on the medium and not
-    /// only in its cache (SBC-4 5.13, FUA).
+    /// Reads a span into a buffer of exactly its size, never half of what a command that writes atomically writes.
+    /// If `stable`, what is returned is on the medium and not only in its cache (SBC-4 5.13, FUA).
     pub(super) fn read(&self, span: Span, stable: bool) -> Outcome {
         if stable {
             self.flush()?;
         }
+        let ranges = self.path.unit().upkeep().ranges();
+        if let Some(seen) = ranges.seen() {
+            let data = self.read_blocks(span)?;
+            if !ranges.is_stale(seen) {
+                return Ok(data);
+            }
+        }
+        let _beside = self.beside_others(span)?;
+        self.read_blocks(span)
+    }
+
+    /// The same for those who have the span for themselves.
+    pub(super) fn read_blocks(&self, span: Span) -> Outcome {
         let mut data = Vec::with_capacity(span.length_bytes as usize);
         if span.length_bytes > 0 {
             self.medium
@@ -290,39 +364,83 @@ impl Job<'_> {
         Ok(data)
     }
 
-    /// To be held while the medium is changed, so that no command that compares first is in the middle of it.
-    pub(super) fn beside_others(&self) -> Result<RwLockReadGuard<'_, ()>, Failure> {
-        let exclusive = &self.path.unit().exclusive;
-        match self.wait {
-            Wait::Allowed => Ok(exclusive.read().unwrap_or_else(PoisonError::into_inner)),
-            // The other may be waiting for the medium, and this thread must not.
-            Wait::Never => match exclusive.try_read() {
-                Ok(guard) => Ok(guard),
-                Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
-                Err(TryLockError::WouldBlock) => Err(Failure::WouldBlock),
-            },
+    /// To be held while blocks are changed, so that no command that compares first is in the middle of them.
+    pub(super) fn beside_others(&self, span: Span) -> Result<Shared<'_>, Failure> {
+        let upkeep = self.path.unit().upkeep();
+        let claim = match upkeep.ranges().take_up(self.parking) {
+            Some(claim) => claim,
+            None => upkeep
+                .ranges()
+                .share(&span.bytes(), self.wait, || self.check_cancelled().is_ok())
+                .map_err(Failure::from)?,
+        };
+        self.check_medium()?;
+        Ok(claim)
+    }
+
+    /// Runs a read-modify-write while no other command is at these blocks, always on a worker: a write that may
+    /// not wait can stop half-way, and what it has written would not compare when the command is started over.
+    pub(super) fn exclusively(&self, span: Span, work: impl FnOnce() -> Outcome) -> Outcome {
+        if self.wait == Wait::Never {
+            return Err(Failure::WouldBlock);
+        }
+        let ranges = self.path.unit().upkeep().ranges();
+        let _alone = ranges
+            .exclude(&span.bytes(), || self.check_cancelled().is_ok())
+            .map_err(Failure::from)?;
+        self.check_medium()?;
+        work()
+    }
+
+    /// To be called with a claim: whoever begins to sanitize the medium waits for claims and then has it alone.
+    fn check_medium(&self) -> Result<(), Failure> {
+        match self.path.unit().upkeep().present_sense() {
+            Some(sense) => Err(sense.into()),
+            None => Ok(()),
         }
     }
 
-    /// [`write_blocks`](Self::write_blocks) for all who do not hold the unit for themselves.
+    /// [`write_blocks`](Self::write_blocks) for all who do not have the span for themselves.
     pub(super) fn write_beside_others(&self, span: Span, data: &[u8], durability: Durability) -> Result<(), Failure> {
-        let _beside = self.beside_others()?;
-        self.write_blocks(span, data, durability)
+        let claim = self.beside_others(span)?;
+        let result = self.write_blocks(span, data, durability);
+        if let Err(Failure::PartlyWritten) = result {
+            // Nobody is to compare with half of it.
+            claim.park(self.parking);
+        }
+        result
     }
 
     /// Writes the whole blocks of `data` at the start of the span.
     pub(super) fn write_blocks(&self, span: Span, data: &[u8], durability: Durability) -> Result<(), Failure> {
+        self.write_blocks_by(Medium::write, span, data, durability)
+    }
+
+    /// The same by one of the ways a medium has to write.
+    pub(super) fn write_blocks_by<'m>(
+        &'m self,
+        write: impl FnOnce(&'m dyn Medium, u64, &[u8], Durability, Wait) -> Result<(), MediumError>,
+        span: Span,
+        data: &[u8],
+        durability: Durability,
+    ) -> Result<(), Failure> {
         let whole_bytes = (data.len() as u64).min(span.length_bytes) / self.block_bytes * self.block_bytes;
         if whole_bytes == 0 {
             return Ok(());
         }
-        let modes = self.path.unit().modes();
-        let durability = modes.durability(durability);
-        self.medium
-            .write(span.offset_bytes, &data[..whole_bytes as usize], durability, self.wait)
-            .map_err(|e| self.failure(e, Sense::WRITE_ERROR.with_information(self.lba(span)), "write"))?;
+        let unit = self.path.unit();
+        let durability = unit.modes().durability(durability);
+        write(
+            self.medium,
+            span.offset_bytes,
+            &data[..whole_bytes as usize],
+            durability,
+            self.wait,
+        )
+        .map_err(|e| self.failure(e, Sense::WRITE_ERROR.with_information(self.lba(span)), "write"))?;
+        unit.note_written(whole_bytes);
         // The cache may have been switched off meanwhile, and flushed before this write was in it.
-        if durability == Durability::Cached && modes.is_cache_off() {
+        if durability == Durability::Cached && unit.modes().is_cache_off() {
             self.flush()?;
         }
         Ok(())
@@ -346,10 +464,12 @@ impl Job<'_> {
     /// What a failing medium means for the command; `sense` says so where nothing more exact is known.
     pub(super) fn failure(&self, error: MediumError, sense: Sense, what: &'static str) -> Failure {
         match error {
-            MediumError::WouldBlock | MediumError::PartlyWritten => Failure::WouldBlock,
+            MediumError::WouldBlock => Failure::WouldBlock,
+            MediumError::PartlyWritten => Failure::PartlyWritten,
             MediumError::Cancelled => Failure::Status(Status::TaskAborted),
             MediumError::NoSpace => {
                 tracing::warn!(lun = self.path.lun(), what, "no space left for the LUN");
+                self.path.unit().check_threshold();
                 Failure::Sense(Sense::NO_SPACE)
             }
             MediumError::Unsupported(_) => {

@@ -1,13 +1,27 @@
 //! What a unit can take: the VPD pages B0 and B2, and the limits behind them (SBC-4 6.6.4, 6.6.6).
 
-use super::provision::{MAX_UNMAP_DESCRIPTORS, MAX_WRITE_SAME_BYTES};
 use super::request::MAX_TRANSFER_BYTES;
 use super::unit::LogicalUnit;
 
+/// Block descriptors in one UNMAP (SBC-4 6.6.4, MAXIMUM UNMAP BLOCK DESCRIPTOR COUNT).
+pub(super) const MAX_UNMAP_DESCRIPTORS: u32 = 256;
+/// Longest WRITE SAME in bytes where zeroes have to be written out.
+const MAX_SLOW_WRITE_SAME_BYTES: u64 = 256 << 20;
 /// OPTIMAL TRANSFER LENGTH in bytes: longer ones gain nothing and delay what waits behind them.
 const OPTIMAL_TRANSFER_BYTES: u64 = 1 << 20;
 
-/// Block limits (SBC-4 6.6.4).
+/// Longest WRITE SAME in blocks (SBC-4 6.6.4, MAXIMUM WRITE SAME LENGTH): what its CDB can say where zeroes take no
+/// time. A pattern then may take long, in steps that let others in between.
+pub(super) fn max_write_same_blocks(unit: &LogicalUnit) -> u64 {
+    let properties = unit.properties();
+    if properties.zeroes_quickly {
+        u64::from(u32::MAX)
+    } else {
+        MAX_SLOW_WRITE_SAME_BYTES / u64::from(properties.block_bytes)
+    }
+}
+
+/// The body of VPD page B0, block limits, after its length.
 pub(super) fn block_limits(unit: &LogicalUnit) -> Vec<u8> {
     let properties = unit.properties();
     let blocks = |bytes: u64| {
@@ -16,9 +30,9 @@ pub(super) fn block_limits(unit: &LogicalUnit) -> Vec<u8> {
             .to_be_bytes()
     };
     let mut body = vec![0; 60];
-    body[2..4].copy_from_slice(&((properties.physical_block_bytes / properties.block_bytes) as u16).to_be_bytes());
-    // MAXIMUM COMPARE AND WRITE LENGTH: all that the CDB can say.
+    // MAXIMUM COMPARE AND WRITE LENGTH: all that the CDB can say. WSNZ is 0: WRITE SAME of no blocks goes to the end.
     body[1] = 0xFF;
+    body[2..4].copy_from_slice(&((properties.physical_block_bytes / properties.block_bytes) as u16).to_be_bytes());
     body[4..8].copy_from_slice(&blocks(MAX_TRANSFER_BYTES));
     body[8..12].copy_from_slice(&blocks(OPTIMAL_TRANSFER_BYTES));
     if let Some(provisioning) = properties.provisioning {
@@ -26,18 +40,33 @@ pub(super) fn block_limits(unit: &LogicalUnit) -> Vec<u8> {
         body[16..20].copy_from_slice(&u32::MAX.to_be_bytes());
         body[20..24].copy_from_slice(&MAX_UNMAP_DESCRIPTORS.to_be_bytes());
         body[24..28].copy_from_slice(&blocks(u64::from(provisioning.granularity_bytes)));
-        // UGAVALID; units are aligned to LBA 0.
-        body[28] = 0x80;
+        body[28..32].copy_from_slice(&blocks(u64::from(provisioning.alignment_bytes)));
+        // UGAVALID.
+        body[28] |= 0x80;
     }
-    body[32..40].copy_from_slice(&(MAX_WRITE_SAME_BYTES / u64::from(properties.block_bytes)).to_be_bytes());
+    body[32..40].copy_from_slice(&max_write_same_blocks(unit).to_be_bytes());
+    if let Some(atomic) = properties.atomic {
+        // MAXIMUM ATOMIC TRANSFER LENGTH, ATOMIC ALIGNMENT, ATOMIC TRANSFER LENGTH GRANULARITY; no boundaries.
+        body[40..44].copy_from_slice(&blocks(u64::from(atomic.max_bytes)));
+        if atomic.unit_bytes > properties.block_bytes {
+            body[44..48].copy_from_slice(&blocks(u64::from(atomic.unit_bytes)));
+            body[48..52].copy_from_slice(&blocks(u64::from(atomic.unit_bytes)));
+        }
+    }
     body
 }
 
-/// Logical block provisioning (SBC-4 6.6.6).
+/// The body of VPD page B2, logical block provisioning, after its length.
 pub(super) fn provisioning(unit: &LogicalUnit) -> Vec<u8> {
-    match unit.properties().provisioning {
-        // LBPU, LBPWS, LBPWS10, LBPRZ; thin provisioned.
-        Some(thin) => vec![0, 0xE0 | if thin.reads_zeroes { 0x04 } else { 0 }, 0x02, 0],
-        None => vec![0; 4],
-    }
+    let Some(thin) = unit.properties().provisioning else {
+        // Fully provisioned; nothing of this is supported.
+        return vec![0; 4];
+    };
+    let exponent = if unit.medium().space().is_some() {
+        unit.threshold_exponent()
+    } else {
+        0
+    };
+    // LBPU, LBPWS, LBPWS10, LBPRZ 001b; PROVISIONING TYPE 2: thin.
+    vec![exponent, 0xE0 | if thin.reads_zeroes { 0x04 } else { 0 }, 0x02, 0]
 }

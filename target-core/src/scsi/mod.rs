@@ -5,6 +5,7 @@
 //! [`run`](Execution::run)s the command.
 
 mod absent;
+mod atomic;
 mod attention;
 mod block;
 mod compare;
@@ -19,13 +20,18 @@ mod mode;
 mod opcodes;
 mod ports;
 mod provision;
+mod ranges;
+mod removal;
 mod request;
 mod reservations;
 mod reserve;
+mod sanitize;
 mod sense;
 mod simple;
 mod table;
+mod thin;
 mod unit;
+mod upkeep;
 mod vpd;
 
 pub use device::{ChangeError, Device, Mode, Nexus, Observer, Refused, Removal, Slot, View};
@@ -34,6 +40,7 @@ pub use generation::Drain;
 pub use ports::TargetPort;
 pub use request::MAX_TRANSFER_BYTES;
 pub use unit::{LogicalUnit, LogicalUnitOptions, ResizeError};
+pub use upkeep::MediumOptions;
 
 use sense::Sense;
 

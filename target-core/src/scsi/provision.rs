@@ -2,14 +2,11 @@
 
 use super::block;
 use super::execute::{Action, Failure, Job, Outcome};
+use super::limits::{self, MAX_UNMAP_DESCRIPTORS};
 use super::request::{Plan, Planned, Request, Span, be16, be32, be64};
 use super::sense::Sense;
 use crate::lun::{Durability, Wait};
 
-/// Block descriptors in one UNMAP (SBC-4 6.6.4, MAXIMUM UNMAP BLOCK DESCRIPTOR COUNT).
-pub(super) const MAX_UNMAP_DESCRIPTORS: u32 = 256;
-/// Longest WRITE SAME in bytes (SBC-4 6.6.4, MAXIMUM WRITE SAME LENGTH). A pattern has to be written out.
-pub(super) const MAX_WRITE_SAME_BYTES: u64 = 256 << 20;
 /// Most that GET LBA STATUS answers, in bytes: header and descriptors.
 pub(super) const MAX_LBA_STATUS_BYTES: usize = LBA_STATUS_HEADER_BYTES + 256 * DESCRIPTOR_BYTES;
 
@@ -17,6 +14,9 @@ const UNMAP_HEADER_BYTES: usize = 8;
 const LBA_STATUS_HEADER_BYTES: usize = 8;
 /// Length of a block descriptor, of UNMAP and of GET LBA STATUS alike.
 const DESCRIPTOR_BYTES: usize = 16;
+/// A range is deallocated or zeroed in pieces that end at multiples of this, in bytes: others who want to write are
+/// let in between two of them.
+const RANGE_STEP_BYTES: u64 = 4 << 30;
 /// A repeated pattern is written in pieces of this many bytes, a multiple of every block size.
 const PATTERN_STEP_BYTES: u64 = 1 << 20;
 
@@ -69,7 +69,8 @@ pub(super) fn plan_write_same(request: &Request<'_>) -> Planned {
     if range.blocks == 0 {
         span = request.span(range.lba, request.unit.blocks() - range.lba)?;
     }
-    if span.length_bytes > MAX_WRITE_SAME_BYTES {
+    let max_blocks = limits::max_write_same_blocks(request.unit);
+    if span.length_bytes / u64::from(request.unit.properties().block_bytes) > max_blocks {
         return Err(Sense::cdb_field(range.length_field, 7));
     }
     Ok(Plan::Run(Action::WriteSame {
@@ -92,17 +93,37 @@ pub(super) fn plan_lba_status(request: &Request<'_>) -> Planned {
 
 pub(super) fn unmap(job: &Job<'_>) -> Outcome {
     let spans = unmap_list(job)?;
-    if job.wait == Wait::Never && spans.len() > 1 {
+    let mut pieces = spans.into_iter().flat_map(pieces).peekable();
+    let first = pieces.next();
+    if job.wait == Wait::Never && pieces.peek().is_some() {
         return Err(Failure::WouldBlock);
     }
-    for span in spans {
+    for piece in first.into_iter().chain(pieces) {
         job.check_cancelled()?;
-        let _beside = job.beside_others()?;
+        let _beside = job.beside_others(piece)?;
         job.medium
-            .unmap(span.offset_bytes, span.length_bytes, job.wait, job.cancel)
+            .unmap(piece.offset_bytes, piece.length_bytes, job.wait, job.cancel)
             .map_err(|e| job.failure(e, Sense::WRITE_ERROR, "unmap"))?;
     }
     Ok(Vec::new())
+}
+
+/// Cuts a span where its offset is a multiple of the step, so that no unit of allocation is cut in two.
+fn pieces(span: Span) -> impl Iterator<Item = Span> {
+    let end_bytes = span.offset_bytes + span.length_bytes;
+    let mut at_bytes = span.offset_bytes;
+    std::iter::from_fn(move || {
+        let next_bytes = (at_bytes / RANGE_STEP_BYTES + 1) * RANGE_STEP_BYTES;
+        let piece = Span {
+            offset_bytes: at_bytes,
+            length_bytes: next_bytes
+                .min(end_bytes)
+                .checked_sub(at_bytes)
+                .filter(|&length| length > 0)?,
+        };
+        at_bytes += piece.length_bytes;
+        Some(piece)
+    })
 }
 
 /// The block descriptors, all of them checked before the first is acted upon.
@@ -140,24 +161,7 @@ pub(super) fn write_same(job: &Job<'_>, span: Span, pattern: Pattern, may_unmap:
     }
     if job.data.iter().all(|&byte| byte == 0) {
         // No data at all (NDOB) is zeroes as well.
-        let _beside = job.beside_others()?;
-        let modes = job.path.unit().modes();
-        let durability = modes.durability(Durability::Cached);
-        job.medium
-            .write_zeroes(
-                span.offset_bytes,
-                span.length_bytes,
-                may_unmap,
-                durability,
-                job.wait,
-                job.cancel,
-            )
-            .map_err(|e| job.failure(e, Sense::WRITE_ERROR, "write zeroes"))?;
-        // As with a write: see `write_blocks`.
-        if durability == Durability::Cached && modes.is_cache_off() {
-            job.flush()?;
-        }
-        return Ok(Vec::new());
+        return zero(job, span, may_unmap);
     }
     let piece = job
         .data
@@ -175,6 +179,33 @@ pub(super) fn write_same(job: &Job<'_>, span: Span, pattern: Pattern, may_unmap:
         };
         job.write_beside_others(step, &piece[..length_bytes as usize], Durability::Cached)?;
         done_bytes += length_bytes;
+    }
+    Ok(Vec::new())
+}
+
+fn zero(job: &Job<'_>, span: Span, may_unmap: bool) -> Outcome {
+    if job.wait == Wait::Never && pieces(span).nth(1).is_some() {
+        return Err(Failure::WouldBlock);
+    }
+    let modes = job.path.unit().modes();
+    for piece in pieces(span) {
+        job.check_cancelled()?;
+        let _beside = job.beside_others(piece)?;
+        let durability = modes.durability(Durability::Cached);
+        job.medium
+            .write_zeroes(
+                piece.offset_bytes,
+                piece.length_bytes,
+                may_unmap,
+                durability,
+                job.wait,
+                job.cancel,
+            )
+            .map_err(|e| job.failure(e, Sense::WRITE_ERROR, "write zeroes"))?;
+        // As with a write: see `write_blocks`.
+        if durability == Durability::Cached && modes.is_cache_off() {
+            job.flush()?;
+        }
     }
     Ok(Vec::new())
 }

@@ -40,6 +40,13 @@ pub(super) struct Span {
     pub(super) length_bytes: u64,
 }
 
+impl Span {
+    /// First byte, and the one after the last.
+    pub(super) fn bytes(self) -> std::ops::Range<u64> {
+        self.offset_bytes..self.offset_bytes + self.length_bytes
+    }
+}
+
 impl Request<'_> {
     /// A run of blocks, refused if any of it lies beyond the end (SBC-4 4.4.2).
     pub(super) fn span(&self, lba: u64, blocks: u64) -> Result<Span, Sense> {

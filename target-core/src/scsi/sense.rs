@@ -74,6 +74,10 @@ impl Sense {
     pub(crate) const WRITE_ERROR: Self = Self::new(Key::MediumError, (0x0C, 0x00));
     /// MEDIUM NOT PRESENT.
     pub(crate) const NO_MEDIUM: Self = Self::new(Key::NotReady, (0x3A, 0x00));
+    /// LOGICAL UNIT NOT READY, SANITIZE IN PROGRESS.
+    pub(crate) const SANITIZE_IN_PROGRESS: Self = Self::new(Key::NotReady, (0x04, 0x1B));
+    /// SANITIZE COMMAND FAILED.
+    pub(crate) const SANITIZE_FAILED: Self = Self::new(Key::MediumError, (0x31, 0x03));
     /// LOGICAL UNIT NOT READY, OFFLINE.
     pub(crate) const OFFLINE: Self = Self::new(Key::NotReady, (0x04, 0x12));
     /// MEDIUM REMOVAL PREVENTED.
@@ -103,6 +107,13 @@ impl Sense {
         let mut sense = Self::illegal((0x26, 0x00));
         sense.key_specific = pointer(0x88, byte, bit);
         sense
+    }
+
+    /// The same with the progress of what it tells of, in parts of 65536 (SPC-5 4.4.2.4.4).
+    pub(crate) const fn with_progress(mut self, progress: u16) -> Self {
+        let [high, low] = progress.to_be_bytes();
+        self.key_specific = [0x80, high, low];
+        self
     }
 
     /// The same with the INFORMATION field.

@@ -4,7 +4,7 @@ use super::mode::{self, select};
 use super::request::{Planned, Request};
 use super::sense::Sense;
 use super::unit::LogicalUnit;
-use super::{absent, block, compare, inquiry, opcodes, provision, reserve, simple};
+use super::{absent, atomic, block, compare, inquiry, opcodes, provision, reserve, sanitize, simple, upkeep};
 
 /// Operation code of UNMAP.
 const UNMAP: u8 = 0x42;
@@ -99,6 +99,9 @@ static COMMANDS: &[Command] = &[
     command(0x37, Read, &[0x37, 0, 0x1F, 0, 0, 0, 0, 0xFF, 0xFF, CONTROL], simple::read_defect_data),
     command(0x41, Write, &[0x41, 0xF8, 0xFF, 0xFF, 0xFF, 0xFF, GROUP, 0xFF, 0xFF, CONTROL], provision::plan_write_same),
     command(0x42, Write, &[0x42, 0x01, 0, 0, 0, 0, GROUP, 0xFF, 0xFF, CONTROL], provision::plan_unmap),
+    service(0x48, sanitize::OVERWRITE, Write, &[0x48, 0xFF, 0, 0, 0, 0, 0, 0xFF, 0xFF, CONTROL], sanitize::plan),
+    service(0x48, sanitize::BLOCK_ERASE, Write, &[0x48, 0xFF, 0, 0, 0, 0, 0, 0xFF, 0xFF, CONTROL], sanitize::plan),
+    service(0x48, sanitize::EXIT_FAILURE_MODE, Write, &[0x48, 0xFF, 0, 0, 0, 0, 0, 0xFF, 0xFF, CONTROL], sanitize::plan),
     command(0x55, Write, &[0x55, 0x11, 0, 0, 0, 0, 0, 0xFF, 0xFF, CONTROL], select::plan_10),
     command(0x5A, Write, &[0x5A, 0x18, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0xFF, CONTROL], mode::sense_10),
     service(0x5E, 0x00, Harmless, &[0x5E, 0x1F, 0, 0, 0, 0, 0, 0xFF, 0xFF, CONTROL], reserve::read_keys),
@@ -120,6 +123,7 @@ static COMMANDS: &[Command] = &[
     command(0x90, Read, &[0x90, 0x02, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, GROUP, CONTROL], compare::prefetch),
     command(0x91, Write, &[0x91, 0x06, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, GROUP, CONTROL], block::synchronize_cache),
     command(0x93, Write, &[0x93, 0xF9, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, GROUP, CONTROL], provision::plan_write_same),
+    command(0x9C, Write, &[0x9C, FLAGS, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, GROUP, CONTROL], atomic::plan),
     service(0x9E, 0x10, Harmless, &[0x9E, 0x1F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x01, CONTROL], block::read_capacity_16),
     service(0x9E, 0x12, Read, &[0x9E, 0x1F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, CONTROL], provision::plan_lba_status),
     command(0xA0, Always, &[0xA0, 0, 0xFF, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, CONTROL], absent::report_luns),
@@ -154,7 +158,12 @@ pub(super) fn all() -> &'static [Command] {
 
 /// Whether a unit offers a command: UNMAP needs a medium that can deallocate.
 pub(super) fn is_offered(command: &Command, unit: &LogicalUnit) -> bool {
-    command.opcode != UNMAP || unit.properties().provisioning.is_some()
+    match (command.opcode, command.service_action) {
+        (UNMAP, _) => unit.properties().provisioning.is_some(),
+        (upkeep::SANITIZE, Some(action)) => sanitize::is_offered(unit, action),
+        (atomic::WRITE_ATOMIC, _) => atomic::is_offered(unit),
+        _ => true,
+    }
 }
 
 /// The command a CDB names.

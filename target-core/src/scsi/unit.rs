@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use super::Identity;
@@ -12,6 +12,7 @@ use super::generation::Drain;
 use super::mode::Modes;
 use super::reservations::Reservations;
 use super::table::Access;
+use super::upkeep::{MediumOptions, Upkeep};
 use crate::lun::{Medium, MediumError, Properties};
 
 /// How long a unit that becomes smaller waits for commands that may be beyond the new end, in milliseconds.
@@ -24,6 +25,8 @@ pub struct LogicalUnitOptions {
     pub shared: bool,
     /// Refuse every command that would change the medium.
     pub read_only: bool,
+    /// What else is offered.
+    pub medium: MediumOptions,
 }
 
 /// A medium with a name, exported under one LUN or more.
@@ -37,9 +40,8 @@ pub struct LogicalUnit {
     state: Mutex<State>,
     /// Whether reservations have to be looked at: nearly never, so commands look here first.
     reserved: AtomicBool,
-    /// Held for writing by commands that read, compare and write back, for reading by every other command while
-    /// it changes the medium. It costs the latter some nanoseconds and spares keeping count of who else there is.
-    pub(super) exclusive: RwLock<()>,
+    /// What is going on at the medium.
+    upkeep: Upkeep,
     modes: Modes,
     /// Held while the size changes; while the medium becomes smaller, `limit_bytes` is its size to be.
     resizing: Mutex<()>,
@@ -98,15 +100,16 @@ impl LogicalUnit {
 
     /// A unit as `options` say.
     pub fn with_options(medium: Arc<dyn Medium>, identity: Identity, options: LogicalUnitOptions) -> Arc<Self> {
+        let properties = medium.properties();
         Arc::new(Self {
-            properties: medium.properties(),
+            properties,
             medium,
             identity,
             shared: AtomicBool::new(options.shared),
-            read_only: AtomicBool::new(options.read_only),
+            read_only: AtomicBool::new(options.read_only || properties.read_only),
             state: Mutex::default(),
             reserved: AtomicBool::new(false),
-            exclusive: RwLock::default(),
+            upkeep: Upkeep::new(options.medium),
             resizing: Mutex::default(),
             limit_bytes: AtomicU64::new(u64::MAX),
             closed: ClosedFlag::default(),
@@ -129,7 +132,19 @@ impl LogicalUnit {
         LogicalUnitOptions {
             shared: self.is_shared(),
             read_only: self.is_read_only(),
+            medium: self.upkeep.options(),
         }
+    }
+
+    /// What is going on at the medium.
+    pub(super) fn upkeep(&self) -> &Upkeep {
+        &self.upkeep
+    }
+
+    /// Ends what runs in the background, a sanitize operation, and waits for it. To be called before the unit is
+    /// put away.
+    pub fn stop_background_work(&self) {
+        self.upkeep.stop();
     }
 
     /// The medium's properties, which do not change while it is open.
@@ -196,6 +211,7 @@ impl LogicalUnit {
     /// may still write until the drain is over. Every initiator hears of it (MODE PARAMETERS CHANGED: the WP bit
     /// of the mode parameter header, SBC-4 6.5.1).
     pub fn set_read_only(&self, read_only: bool) -> Drain {
+        let read_only = read_only || self.properties.read_only;
         let was = self.read_only.swap(read_only, Ordering::SeqCst);
         if was != read_only {
             self.lock().establish(Attention::ModeParametersChanged);
@@ -318,6 +334,7 @@ impl LogicalUnit {
         // First of all: whoever has heard of the reset must not be overtaken by a command from before it.
         let drain = self.abort(|_| true);
         self.modes.reset();
+        self.upkeep.removal().reset();
         self.change_reservations(path, Reservations::reset);
         self.lock().establish(attention);
         drain
@@ -326,6 +343,11 @@ impl LogicalUnit {
     /// What MODE SELECT has changed.
     pub(super) fn modes(&self) -> &Modes {
         &self.modes
+    }
+
+    /// Tells every nexus.
+    pub(super) fn tell_all(&self, attention: Attention) {
+        self.lock().establish(attention);
     }
 
     /// Tells every nexus but that of `path`.

@@ -42,6 +42,7 @@ impl Kind {
         let options = LogicalUnitOptions {
             shared: true,
             read_only: self == Self::ReadOnly,
+            ..Default::default()
         };
         LogicalUnit::with_options(medium, identity(), options)
     }

@@ -78,7 +78,7 @@ impl Medium for Gate {
             drop(state);
             self.inner
                 .write(offset_bytes, &data[..data.len() / 2], durability, wait)?;
-            return Err(MediumError::WouldBlock);
+            return Err(MediumError::PartlyWritten);
         }
         if state.shut {
             state.waiting += 1;
