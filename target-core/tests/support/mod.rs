@@ -92,9 +92,14 @@ pub struct Wire {
 
 impl Wire {
     pub fn new(node: &Arc<Node>) -> Self {
+        Self::coming_by(node, origin())
+    }
+
+    /// A connection that comes from somewhere in particular.
+    pub fn coming_by(node: &Arc<Node>, origin: Origin) -> Self {
         let mailbox = Mailbox::new();
         let now = Instant::now();
-        let connection = Connection::new(Arc::clone(node), &mailbox, origin(), now);
+        let connection = Connection::new(Arc::clone(node), &mailbox, origin, now);
         let limits = DecoderLimits {
             max_ahs_bytes: 0,
             max_data_segment_bytes: 16 * 1024 * 1024 - 1,
