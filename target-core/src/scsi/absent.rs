@@ -1,6 +1,6 @@
 //! LUN addresses, the list of LUNs, and answers for LUNs that are not there.
 
-use super::device::Nexus;
+use super::nexus::Nexus;
 use super::request::{self, Plan, Planned, Request};
 use super::sense::Sense;
 use super::{Response, inquiry};

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::atomic;
 use super::compare::{self, Check};
 use super::control::Control;
-use super::device::Path;
+use super::path::Path;
 use super::provision::{self, Pattern};
 use super::ranges::{Denied, Parking, Shared};
+use super::removal;
 use super::request::{Plan, Span};
 use super::sanitize;
 use super::sense::Sense;
@@ -64,6 +65,10 @@ pub(super) enum Action {
         immediate: bool,
         may_exit: bool,
     },
+    /// Taking the medium out.
+    Eject {
+        flush: bool,
+    },
     Control(Control),
 }
 
@@ -80,7 +85,7 @@ impl Action {
             | Self::WriteAtomic { span, .. }
             | Self::WriteSame { span, .. }
             | Self::LbaStatus { span, .. } => Some(*span),
-            Self::Flush | Self::Unmap { .. } | Self::Sanitize { .. } | Self::Control(_) => None,
+            Self::Flush | Self::Unmap { .. } | Self::Sanitize { .. } | Self::Eject { .. } | Self::Control(_) => None,
         }
     }
 
@@ -95,12 +100,17 @@ impl Action {
             | Self::Sanitize { .. }
             | Self::Unmap { .. }
             | Self::WriteSame { .. } => true,
-            Self::Read { .. } | Self::Flush | Self::Verify { .. } | Self::LbaStatus { .. } | Self::Control(_) => false,
+            Self::Read { .. }
+            | Self::Flush
+            | Self::Verify { .. }
+            | Self::LbaStatus { .. }
+            | Self::Eject { .. }
+            | Self::Control(_) => false,
         }
     }
 
     fn needs_medium(&self) -> bool {
-        !matches!(self, Self::Sanitize { .. } | Self::Control(_))
+        !matches!(self, Self::Sanitize { .. } | Self::Eject { .. } | Self::Control(_))
     }
 
     /// What may have changed since the command was planned: whether the medium is in, the size of the unit, and
@@ -193,7 +203,7 @@ impl Execution {
             },
             Action::Unmap { list_bytes } => u64::from(*list_bytes),
             Action::Control(control) => control.data_out_bytes(),
-            Action::Read { .. } | Action::Flush | Action::LbaStatus { .. } => 0,
+            Action::Read { .. } | Action::Flush | Action::LbaStatus { .. } | Action::Eject { .. } => 0,
         }
     }
 
@@ -271,6 +281,7 @@ impl Execution {
                 immediate,
                 may_exit,
             } => sanitize::run(&job, *method, *immediate, *may_exit),
+            Action::Eject { flush } => removal::eject(&job, *flush),
             Action::Unmap { .. } => provision::unmap(&job),
             Action::WriteSame {
                 span,

@@ -17,7 +17,9 @@ mod inquiry;
 mod limits;
 mod maintenance;
 mod mode;
+mod nexus;
 mod opcodes;
+mod path;
 mod ports;
 mod provision;
 mod ranges;
@@ -33,13 +35,16 @@ mod thin;
 mod unit;
 mod upkeep;
 mod vpd;
+mod withdrawal;
 
-pub use device::{ChangeError, Device, Mode, Nexus, Observer, Refused, Removal, Slot, View};
+pub use device::{ChangeError, Device, Mode, Observer, Slot};
 pub use execute::Execution;
 pub use generation::Drain;
+pub use nexus::{Nexus, Refused, View};
 pub use ports::TargetPort;
 pub use request::MAX_TRANSFER_BYTES;
 pub use unit::{LogicalUnit, LogicalUnitOptions, ResizeError};
+pub use withdrawal::Removal;
 pub use upkeep::MediumOptions;
 
 use sense::Sense;

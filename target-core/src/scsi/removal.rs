@@ -6,10 +6,12 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use super::attention::Attention;
-use super::device::Path;
+use super::path::Path;
+use super::execute::{Failure, Job, Outcome};
 use super::sense::Sense;
 use super::unit::LogicalUnit;
 use super::upkeep::{EJECTED, SANITIZING};
+use crate::lun::Wait;
 
 /// Who prevents the medium from being removed.
 #[derive(Debug, Default)]
@@ -38,6 +40,21 @@ impl Removal {
     pub(super) fn reset(&self) {
         self.with(BTreeSet::clear);
     }
+}
+
+/// Once everybody else is out, so that nothing is written to a medium that is not in.
+pub(super) fn eject(job: &Job<'_>, flush: bool) -> Outcome {
+    if job.wait == Wait::Never {
+        return Err(Failure::WouldBlock);
+    }
+    let unit = job.path.unit();
+    let everything = unit.upkeep().ranges().exclude(&(0..u64::MAX), || job.check_cancelled().is_ok())?;
+    if flush {
+        job.flush()?;
+    }
+    unit.eject()?;
+    drop(everything);
+    Ok(Vec::new())
 }
 
 impl LogicalUnit {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::Status;
-use super::device::{Nexus, Path};
+use super::nexus::Nexus;
+use super::path::Path;
 use super::execute::Action;
 use super::sense::Sense;
 use super::unit::LogicalUnit;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Identity;
 use super::attention::Attention;
-use super::device::{Path, Place};
+use super::path::{Path, Place};
 use super::generation::Drain;
 use super::mode::Modes;
 use super::reservations::Reservations;
@@ -381,6 +381,7 @@ impl LogicalUnit {
 
     /// The nexus of a path is gone.
     pub(super) fn detach(&self, path: &Path) {
+        self.upkeep.removal().prevent(path.nexus_id(), false);
         self.change_reservations(path, |held| held.release_unit(path.nexus_id()));
     }
 }

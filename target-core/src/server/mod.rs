@@ -4,6 +4,7 @@
 //! connection, a channel of a tunnel, a pipe in a test. It knows how bytes move; what they mean is decided
 //! in [`crate::iscsi`].
 
+mod closing;
 mod connection;
 mod workers;
 
@@ -19,11 +20,14 @@ use tokio::task::JoinSet;
 
 use crate::iscsi::mailbox::{CloseReason, Mailbox, Notice};
 use crate::iscsi::{Connection, Ended, Node, Origin, Portal};
+pub use closing::{CloseError, close};
 use workers::Workers;
 
 /// Connections that have not logged in yet, or have, over all portals. One more is closed at once.
 const CONNECTIONS_MAX: usize = 4096;
-/// How long connections have to end when the server stops, in milliseconds.
+/// How long initiators have to log out when the server stops, in milliseconds.
+const LOGOUT_WAIT_MS: u64 = 1_000;
+/// How long connections have to end after that, in milliseconds.
 const CLOSE_WAIT_MS: u64 = 2_000;
 /// How long a portal rests after `accept` failed, for want of file descriptors perhaps, in milliseconds.
 const ACCEPT_RETRY_MS: u64 = 100;
@@ -149,11 +153,28 @@ impl Server {
             std::time::Instant::now(),
         );
         let outcome = connection::run(stream, connection, mailbox, &self.shared.workers).await;
+        if let Ok(Ended::LoginRefused(_)) = &outcome.ended {
+            self.node().count_refused_login();
+        }
         match &outcome.ended {
             Ok(Ended::Logout) => tracing::info!(peer, session = outcome.session, "logged out"),
             Ok(ended) => tracing::warn!(peer, session = outcome.session, "connection ended: {ended}"),
             Err(error) => tracing::info!(peer, session = outcome.session, "connection lost: {error}"),
         }
+    }
+
+    fn tell_everyone(&self, notice: impl Fn() -> Notice) {
+        let mailboxes = self.shared.mailboxes.lock().unwrap_or_else(PoisonError::into_inner);
+        for mailbox in mailboxes.iter().filter_map(Weak::upgrade) {
+            mailbox.post(notice());
+        }
+    }
+
+    async fn everyone_is_gone(&self, within_ms: u64) -> bool {
+        let everyone = self.shared.places.acquire_many(CONNECTIONS_MAX as u32);
+        tokio::time::timeout(Duration::from_millis(within_ms), everyone)
+            .await
+            .is_ok()
     }
 
     fn register(&self, mailbox: &Arc<Mailbox>) {
@@ -162,28 +183,21 @@ impl Server {
         mailboxes.push(Arc::downgrade(mailbox));
     }
 
-    /// Ends every connection and flushes every LUN. Returns the errors of the flushes: what a caller must
+    /// Asks every initiator to log out (RFC 7143 §11.9.1), ends the connections of those that do not, and flushes
+    /// every LUN. Returns the errors of the flushes: what a caller must
     /// not keep to itself, for it may mean lost writes.
     pub async fn stop(&self) -> Vec<FlushError> {
         self.shared.stopping.send_replace(true);
-        for mailbox in self
-            .shared
-            .mailboxes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-        {
-            if let Some(mailbox) = mailbox.upgrade() {
-                mailbox.post(Notice::Close(CloseReason::Stopping));
+        self.tell_everyone(|| Notice::AskLogout {
+            within_ms: LOGOUT_WAIT_MS,
+            reason: CloseReason::Stopping,
+        });
+        if !self.everyone_is_gone(LOGOUT_WAIT_MS).await {
+            self.tell_everyone(|| Notice::Close(CloseReason::Stopping));
+            // What they were writing is to be part of the flush. A medium that hangs cannot be waited for.
+            if !self.everyone_is_gone(CLOSE_WAIT_MS).await {
+                tracing::warn!("some connections are still open; flushing all the same");
             }
-        }
-        // What they were writing is to be part of the flush. A medium that hangs cannot be waited for.
-        let everyone = self.shared.places.acquire_many(CONNECTIONS_MAX as u32);
-        if tokio::time::timeout(Duration::from_millis(CLOSE_WAIT_MS), everyone)
-            .await
-            .is_err()
-        {
-            tracing::warn!("some connections are still open; flushing all the same");
         }
         let mut flushes = JoinSet::new();
         for target in self.node().targets() {
