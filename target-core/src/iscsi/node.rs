@@ -4,7 +4,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::SystemTime;
 
@@ -18,7 +18,7 @@ use super::mailbox::{CloseReason, Notice, Sender};
 use super::params::Params;
 use super::policy::{Policy, Who};
 use super::portals::Listening;
-use super::stats::SessionStats;
+use super::stats::{SessionStats, Snapshot};
 use crate::scsi::{Device, Observer};
 
 /// Bounds and offers of a node. Each is a default that a configuration may change.
@@ -88,6 +88,7 @@ pub struct Node {
     portals: Current<Vec<Listening>>,
     discovery_credentials: Current<Option<Credentials>>,
     next_tsih: AtomicU16,
+    refused_logins: AtomicU64,
 }
 
 /// A target cannot have this name: another one has it.
@@ -110,6 +111,7 @@ impl Node {
             portals: Current::default(),
             discovery_credentials: Current::default(),
             next_tsih: AtomicU16::new(1),
+            refused_logins: AtomicU64::new(0),
         })
     }
 
@@ -213,6 +215,16 @@ impl Node {
         Ok(true)
     }
 
+    /// Counts a login that was refused.
+    pub fn count_refused_login(&self) {
+        self.refused_logins.fetch_add(1, Relaxed);
+    }
+
+    /// How many logins were refused, whichever target they were for.
+    pub fn refused_logins(&self) -> u64 {
+        self.refused_logins.load(Relaxed)
+    }
+
     /// A TSIH for a new session: never 0, which means "a new session" (RFC 7143 §11.12.6).
     pub fn new_tsih(&self) -> u16 {
         loop {
@@ -238,8 +250,21 @@ pub struct Target {
     /// Set when the target has been removed: nobody gets in any more.
     retired: AtomicBool,
     sessions: Mutex<HashMap<SessionKey, Session>>,
+    /// Of sessions that are over; locked after `sessions`.
+    totals: Mutex<Totals>,
     /// Sessions that are over but for commands that workers are still at.
     departed: Mutex<Vec<(SessionKey, Weak<()>)>>,
+}
+
+/// What has happened at a target since it is there.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Sessions that have begun.
+    pub logins: u64,
+    /// Sessions that took the place of an earlier one of the same initiator (RFC 7143 §6.3.5).
+    pub reinstated: u64,
+    /// What all sessions have done, those that are over included.
+    pub done: Snapshot,
 }
 
 /// What makes an I_T nexus (RFC 7143 §4.4.3): initiator name and ISID, and the portal group, the target being
@@ -308,6 +333,7 @@ impl Target {
             portal_groups: Current::default(),
             retired: AtomicBool::new(false),
             sessions: Mutex::default(),
+            totals: Mutex::default(),
             departed: Mutex::default(),
         });
         let observer: Weak<dyn Observer> = Arc::downgrade(&(Arc::clone(&target) as Arc<dyn Observer>));
@@ -394,6 +420,7 @@ impl Target {
         if let Some(old) = sessions.get_mut(key) {
             if !std::mem::replace(&mut old.told_to_go, true) {
                 tracing::info!(target_name = %self.name(), initiator = key.initiator, "session reinstated");
+                self.lock_totals().reinstated += 1;
                 post(&old.mailbox, Notice::Close(CloseReason::Reinstated));
             }
             return false;
@@ -419,6 +446,7 @@ impl Target {
         if full || sessions.contains_key(&key) || self.retired.load(Ordering::SeqCst) {
             return Err(TooManySessions);
         }
+        self.lock_totals().logins += 1;
         let who = Arc::clone(&guest.who);
         sessions.insert(
             key.clone(),
@@ -471,6 +499,21 @@ impl Target {
             .collect();
         list.sort_unstable_by_key(|session| session.tsih);
         list
+    }
+
+    /// What has happened so far.
+    pub fn totals(&self) -> Totals {
+        // Both locks, so that a session that ends now is counted once.
+        let sessions = self.lock_sessions();
+        let mut totals = self.lock_totals().clone();
+        for session in sessions.values() {
+            totals.done.add(&session.guest.stats.snapshot());
+        }
+        totals
+    }
+
+    fn lock_totals(&self) -> MutexGuard<'_, Totals> {
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends a session. Returns whether there was one.
@@ -564,7 +607,12 @@ impl Drop for Registration {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push((self.key.clone(), fence));
-        self.target.lock_sessions().remove(&self.key);
+        let mut sessions = self.target.lock_sessions();
+        if let Some(session) = sessions.remove(&self.key) {
+            let mut done = session.guest.stats.snapshot();
+            done.queue_depth = 0;
+            self.target.lock_totals().done.add(&done);
+        }
     }
 }
 
