@@ -265,14 +265,15 @@ fn choose_digest(offered: &str, min: Digest) -> Option<Digest> {
     })
 }
 
+/// A name that can be stored and logged. An empty one is nobody's.
 fn name(value: &str) -> Result<&str, ChapError> {
-    match value.len() {
-        1..=NAME_MAX_BYTES => Ok(value),
-        _ => Err(ChapError::Value {
+    if value.len() > NAME_MAX_BYTES {
+        return Err(ChapError::Value {
             key: Key::ChapName,
             error: ValueError::TooLong {
                 max_bytes: NAME_MAX_BYTES,
             },
-        }),
+        });
     }
+    Ok(value)
 }
