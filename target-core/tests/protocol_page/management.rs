@@ -6,9 +6,20 @@ use iscsi_pdu::{Lun, RESERVED_TAG, Response, Serial, TaskFunction, TaskManagemen
 use target_core::iscsi::Limits;
 
 use crate::page;
+use crate::scsi_support::good;
 use crate::support::{Direction, Wire, node, read10};
+use crate::units::Kind;
 
 pub const HEADING: &str = "Task management functions";
+
+const COLUMNS: [&str; 6] = [
+    "Function",
+    "Name",
+    "Task there",
+    "No such task",
+    "No such LUN",
+    "Remarks",
+];
 
 /// A task that is there: a read, kept from running.
 fn referenced(wire: &mut Wire) -> u32 {
@@ -53,7 +64,7 @@ fn every_function_answers_as_the_page_says() {
         "Remarks",
     ];
     let mut on_page = BTreeSet::new();
-    for row in page::table(HEADING, &columns).rows {
+    for row in page::table(HEADING, &COLUMNS).rows {
         let function = row.hex(0);
         assert!(on_page.insert(function), "{function:02X} is there twice");
         for (at, lun, there) in [(2, 0, true), (3, 0, false), (4, 9, false)] {
@@ -62,12 +73,42 @@ fn every_function_answers_as_the_page_says() {
             let response = ask(&mut wire, function, lun, tag);
             let expected = row.cell(at).parse::<u8>().ok();
             if expected.is_none() || response != expected {
-                row.fail(&format!("{}: {response:?}", columns[at]));
+                row.fail(&format!("{}: {response:?}", COLUMNS[at]));
             }
         }
     }
     let all: BTreeSet<u8> = TaskFunction::ALL.iter().map(|function| function.code()).collect();
     assert_eq!(on_page, all, "every function of RFC 7143 §11.5.1 and RFC 7144 §4.1");
+}
+
+/// Bit of each function in the answer to REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS (SPC-5 6.41), its first byte
+/// being the high one. TASK REASSIGN is iSCSI's own and has none.
+const REPORTED: [(u8, u16); 11] = [
+    (0x01, 0x8000),
+    (0x02, 0x4000),
+    (0x03, 0x2000),
+    (0x04, 0x1000),
+    (0x05, 0x0800),
+    (0x06, 0x0200),
+    (0x07, 0x0200),
+    (0x09, 0x0400),
+    (0x0A, 0x0002),
+    (0x0B, 0x0001),
+    (0x0C, 0x0004),
+];
+
+#[test]
+fn scsi_reports_the_functions_on_the_page() {
+    let data = good(&Kind::Thin.nexus(), &[0xA3, 0x0D, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0], &[]);
+    let reported = u16::from_be_bytes([data[0], data[1]]);
+    let mut expected = 0;
+    for row in page::table(HEADING, &COLUMNS).rows {
+        let bit = REPORTED.iter().find(|(function, _)| *function == row.hex(0));
+        if let (Some((_, bit)), true) = (bit, row.cell(3) != "5") {
+            expected |= bit;
+        }
+    }
+    assert_eq!(format!("{reported:016b}"), format!("{expected:016b}"));
 }
 
 /// Every code that is no function's.

@@ -37,6 +37,8 @@ pub fn sample(opcode: u8, service_action: Option<u8>, block_bytes: u32) -> Optio
         (0x2A | 0x2E | 0x41, None) => (cdb_10(opcode, 0, 0, 1).into(), block),
         (0x37, None) => (vec![opcode, 0, 0, 0, 0, 0, 0, 0, 252, 0], vec![]),
         (0x42, None) => (unmap_cdb(&unmap_list(&[(0, 8)])).into(), unmap_list(&[(0, 8)])),
+        (0x48, Some(0x01)) => (vec![opcode, 0x01, 0, 0, 0, 0, 0, 0, 8, 0], vec![0x01, 0, 0, 4, 1, 2, 3, 4]),
+        (0x48, Some(action @ (0x02 | 0x1F))) => (vec![opcode, action, 0, 0, 0, 0, 0, 0, 0, 0], vec![]),
         (0x55, None) => (vec![opcode, 0x10, 0, 0, 0, 0, 0, 0, 20, 0], [&[0; 8], &CONTROL_PAGE[..]].concat()),
         (0x5A, None) => (vec![opcode, 0, 0x3F, 0, 0, 0, 0, 0, 252, 0], vec![]),
         (0x5E, Some(action @ 0x00..=0x03)) => (vec![opcode, action, 0, 0, 0, 0, 0, 0, 252, 0], vec![]),
@@ -49,9 +51,14 @@ pub fn sample(opcode: u8, service_action: Option<u8>, block_bytes: u32) -> Optio
             cdb[13] = 1;
             (cdb.into(), [vec![0; block.len()], block].concat())
         }
+        (0x9C, None) => {
+            let mut cdb = cdb_16(opcode, 0, 0, 0);
+            cdb[13] = 1;
+            (cdb.into(), block)
+        }
         (0x9E, Some(action @ (0x10 | 0x12))) => (cdb_16(opcode, action, 0, 252).into(), vec![]),
         (0xA0, None) => (cdb_12(opcode, 0, 0, 252).into(), vec![]),
-        (0xA3, Some(0x0C)) => (cdb_12(opcode, 0x0C, 0, 4096).into(), vec![]),
+        (0xA3, Some(action @ (0x0A | 0x0C | 0x0D))) => (cdb_12(opcode, action, 0, 4096).into(), vec![]),
         (0xA8 | 0xAF, None) => (cdb_12(opcode, 0, 0, 1).into(), vec![]),
         (0xAA | 0xAE, None) => (cdb_12(opcode, 0, 0, 1).into(), block),
         (0xB7, None) => (cdb_12(opcode, 0, 0, 252).into(), vec![]),

@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use target_core::iscsi::Mode;
 use target_core::lun::{Durability, Extent, Medium, MediumError, MemoryMedium, Properties, Wait};
 use target_core::scsi::{LogicalUnit, LogicalUnitOptions, Nexus, Response, Status};
 
 use crate::page::{self, Row, Sense, show};
 use crate::samples;
+use crate::scsi_support::gate::Gate;
 use crate::scsi_support::{
     self, LUN0, cdb_10, cdb_16, device, good, identity, memory, read_10, run, sense, unmap_cdb, unmap_list, write_10,
 };
@@ -112,8 +114,31 @@ fn provoke(code: Sense) -> Option<Sense> {
             let data = good(&thin(), &[0x03, 0, 0, 0, 18, 0], &[]);
             return Some((data[2] & 0x0F, data[12], data[13]));
         }
+        (0x02, 0x04, 0x1B) => sanitizing(),
+        (0x02, 0x04, 0x12) => {
+            let device = Kind::Thin.device();
+            let nexus = units::attach(&device);
+            drop(nexus);
+            drop(device.set_offline(0).expect("nobody has it"));
+            let nexus = device
+                .attach(scsi_support::INITIATOR, scsi_support::PORT)
+                .expect("nobody else");
+            run(&nexus, &[0; 6], &[])
+        }
+        (0x02, 0x3A, 0x00) => {
+            let nexus = Kind::Removable.nexus();
+            good(&nexus, &EJECT, &[]);
+            run(&nexus, &read_10(0, 1), &[])
+        }
         (0x03, 0x0C, 0x00) => run(&broken(Fault::Broken), &write_10(0, 1), &[0; 512]),
         (0x03, 0x11, 0x00) => run(&broken(Fault::Broken), &read_10(0, 1), &[]),
+        (0x03, 0x31, 0x03) => {
+            let nexus = broken(Fault::Broken);
+            let mut and_wait = OVERWRITE.0;
+            and_wait[1] &= 0x7F;
+            run(&nexus, &and_wait, &OVERWRITE.1);
+            run(&nexus, &[0; 6], &[])
+        }
         (0x05, 0x0E, 0x03) => run(&thin(), &cdb_10(0x41, 0, 0, 1), &[0; 100]),
         (0x05, 0x1A, 0x00) => run(&thin(), &cdb_10(0x42, 0, 0, 4), &[0; 4]),
         (0x05, 0x20, 0x00) => run(&thin(), &[0xFF; 16], &[]),
@@ -126,6 +151,11 @@ fn provoke(code: Sense) -> Option<Sense> {
         }
         (0x05, 0x26, 0x04) => wrong_release(),
         (0x05, 0x39, 0x00) => run(&thin(), &[0x1A, 0, 0xC8, 0, 252, 0], &[]),
+        (0x05, 0x53, 0x02) => {
+            let nexus = Kind::Removable.nexus();
+            good(&nexus, &[0x1E, 0, 0, 0, 0x01, 0], &[]);
+            run(&nexus, &EJECT, &[])
+        }
         (0x05, 0x55, 0x04) => too_many_registrations(),
         (0x07, 0x27, 0x00) => run(&Kind::ReadOnly.nexus(), &write_10(0, 1), &[0; 512]),
         (0x07, 0x27, 0x02) => {
@@ -204,10 +234,14 @@ fn every_sense_code_in_the_source_is_on_the_page() {
 
 /// Establishes a unit attention for the first nexus and returns what it hears; `None` where nobody knows how.
 fn establish(code: Sense) -> Option<Sense> {
-    let unit = Kind::Thin.unit();
+    let unit = Kind::Removable.unit();
     let device = device([(0, Arc::clone(&unit))]);
-    let (nexus, other) = (units::attach(&device), units::attach_other(&device));
+    let (mut nexus, other) = (units::attach(&device), units::attach_other(&device));
     match (code.1, code.2) {
+        (0x28, 0x00) => {
+            good(&other, &EJECT, &[]);
+            good(&other, &LOAD, &[]);
+        }
         (0x29, 0x02) => drop(other.reset_target()),
         (0x29, 0x03) => drop(other.reset_lun(LUN0)),
         (0x2A, 0x01) => write_protect(&other),
@@ -230,6 +264,17 @@ fn establish(code: Sense) -> Option<Sense> {
         }
         (0x2A, 0x09) => unit.resize(BLOCKS / 2 * 512).expect("it can"),
         (0x2F, 0x00) => nexus.tasks_cleared_by_other(LUN0),
+        (0x38, 0x07) => unit.check_threshold(),
+        (0x3F, 0x03) => {
+            drop(device.replace(0, Kind::Thin.unit()).expect("it is there"));
+            nexus.refresh(&|_| Some(Mode::ReadWrite));
+            // It comes behind the news that the medium may be another one.
+            assert_eq!(sense(&run(&nexus, &[0; 6], &[])), (0x06, 0x28, 0x00));
+        }
+        (0x3F, 0x0E) => {
+            device.insert(1, Kind::Thin.unit()).expect("there is none");
+            nexus.refresh(&|_| Some(Mode::ReadWrite));
+        }
         _ => return None,
     }
     Some(sense(&run(&nexus, &[0; 6], &[])))
@@ -245,12 +290,20 @@ fn every_unit_attention_is_established_as_the_page_says() {
     }
 }
 
-/// The order of the rows is the order of reporting: the reverse of it is established, and comes out as on the page.
+/// The order of the rows is the order of reporting: whatever can be made pending together comes out so.
 #[test]
 fn unit_attentions_come_in_the_order_of_the_page() {
-    let unit = Kind::Thin.unit();
+    let unit = Kind::Removable.unit();
     let device = device([(0, Arc::clone(&unit))]);
-    let (nexus, other) = (units::attach(&device), units::attach_other(&device));
+    let (mut nexus, other) = (units::attach(&device), units::attach_other(&device));
+    register_both(&nexus, &other);
+    persistent_out(&other, CLEAR, &samples::reserve(REGISTRANTS_ONLY).1);
+    write_protect(&other);
+    good(&other, &EJECT, &[]);
+    good(&other, &LOAD, &[]);
+    unit.check_threshold();
+    device.insert(1, Kind::Thin.unit()).expect("there is none");
+    nexus.refresh(&|_| Some(Mode::ReadWrite));
     unit.resize(BLOCKS / 2 * 512).expect("it can");
     nexus.tasks_cleared_by_other(LUN0);
     drop(other.reset_lun(LUN0));
@@ -260,16 +313,33 @@ fn unit_attentions_come_in_the_order_of_the_page() {
         (response.status != Status::Good).then(|| sense(&response))
     })
     .collect();
-    assert_eq!(heard.len(), 4, "{heard:02X?}");
+    assert_eq!(heard.len(), 9, "{heard:02X?}");
     let on_page: Vec<Sense> = rows(ATTENTIONS, |row| row.sense(0))
         .into_iter()
         .map(|row| row.1)
         .collect();
-    let places: Vec<_> = heard
-        .iter()
-        .map(|code| on_page.iter().position(|row| row == code))
-        .collect();
-    assert!(places.is_sorted() && places[0].is_some(), "{heard:02X?}");
+    let expected: Vec<Sense> = on_page.into_iter().filter(|code| heard.contains(code)).collect();
+    assert_eq!(heard, expected);
+}
+
+/// START STOP UNIT with LOEJ (SBC-4 5.31): the medium out, and in again.
+const EJECT: [u8; 6] = [0x1B, 0, 0, 0, 0x02, 0];
+const LOAD: [u8; 6] = [0x1B, 0, 0, 0, 0x03, 0];
+
+/// SANITIZE, OVERWRITE with IMMED, and a pattern of four bytes (SBC-4 5.30).
+const OVERWRITE: ([u8; 10], [u8; 8]) = ([0x48, 0x81, 0, 0, 0, 0, 0, 0, 8, 0], [0x01, 0, 0, 4, 1, 2, 3, 4]);
+
+/// A read while the writes of SANITIZE stand at a gate.
+fn sanitizing() -> Response {
+    let gate = Gate::new(BLOCKS);
+    gate.shut();
+    let unit = LogicalUnit::shared(gate.clone(), identity());
+    let nexus = units::attach(&device([(0, unit)]));
+    good(&nexus, &OVERWRITE.0, &OVERWRITE.1);
+    gate.wait_for(1);
+    let response = run(&nexus, &read_10(0, 1), &[]);
+    gate.open();
+    response
 }
 
 /// Sets SWP in the control mode page (SPC-5 7.5.9).

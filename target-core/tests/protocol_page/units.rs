@@ -3,48 +3,72 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use target_core::lun::{Durability, Extent, Medium, MediumError, MemoryMedium, Properties, Wait, WriteCache};
-use target_core::scsi::{Device, LogicalUnit, LogicalUnitOptions, Nexus};
+use target_core::lun::{
+    AtomicWrites, Durability, Extent, Medium, MediumError, MemoryMedium, Properties, Space, Wait, WriteCache,
+};
+use target_core::scsi::{Device, LogicalUnit, LogicalUnitOptions, MediumOptions, Nexus};
 
+use crate::page::{self, Sense};
 use crate::scsi_support::{device, identity};
 
 /// Blocks of every LUN.
 pub const BLOCKS: u64 = 4096;
-pub const OTHER: &str = "iqn.2026-11.example:other";
-pub const OTHER_PORT: &str = "iqn.2026-11.example:other,i,0x00023d000002";
+/// Used space that initiators are told of.
+const THRESHOLD_PERCENT: u8 = 50;
+const OTHER: &str = "iqn.2026-11.example:other";
+const OTHER_PORT: &str = "iqn.2026-11.example:other,i,0x00023d000002";
 
+/// One LUN of each kind. What is not in the name is as for `Thin`: memory that can give space back, overwrites in
+/// place and writes atomically, without a cache, in blocks of 512 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Thin,
-    LargeBlocks,
     Thick,
-    ReadOnly,
+    LargeBlocks,
     WriteBack,
+    CopyOnWrite,
+    /// The LUN may not be written.
+    ReadOnly,
+    /// Nor may the medium, which was opened so.
+    ReadOnlyMedium,
+    Removable,
+    CopyOffload,
 }
 
 impl Kind {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 9] = [
         Self::Thin,
-        Self::LargeBlocks,
         Self::Thick,
-        Self::ReadOnly,
+        Self::LargeBlocks,
         Self::WriteBack,
+        Self::CopyOnWrite,
+        Self::ReadOnly,
+        Self::ReadOnlyMedium,
+        Self::Removable,
+        Self::CopyOffload,
     ];
 
     pub fn block_bytes(self) -> u32 {
         if self == Self::LargeBlocks { 4096 } else { 512 }
     }
 
+    pub fn may_be_written(self) -> bool {
+        !matches!(self, Self::ReadOnly | Self::ReadOnlyMedium)
+    }
+
     pub fn unit(self) -> Arc<LogicalUnit> {
         let size_bytes = BLOCKS * u64::from(self.block_bytes());
         let memory = MemoryMedium::new(size_bytes, self.block_bytes()).expect("small enough");
-        let medium = Arc::new(Shaped { kind: self, memory });
         let options = LogicalUnitOptions {
             shared: true,
             read_only: self == Self::ReadOnly,
-            ..Default::default()
+            medium: MediumOptions {
+                removable: self == Self::Removable,
+                copy_offload: self == Self::CopyOffload,
+                threshold_percent: Some(THRESHOLD_PERCENT),
+            },
         };
-        LogicalUnit::with_options(medium, identity(), options)
+        LogicalUnit::with_options(Arc::new(Shaped { kind: self, memory }), identity(), options)
     }
 
     pub fn device(self) -> Arc<Device> {
@@ -76,15 +100,14 @@ pub fn attach_other(device: &Arc<Device>) -> Nexus {
 /// Takes whatever unit attentions there are.
 pub fn settle(nexus: &Nexus) {
     const REQUEST_SENSE: [u8; 6] = [0x03, 0, 0, 0, 252, 0];
-    while crate::scsi_support::good(nexus, &REQUEST_SENSE, &[])[2] & 0x0F != 0 {}
+    while crate::scsi_support::good(nexus, &REQUEST_SENSE, &[])[2] & 0x0F == 0x06 {}
 }
 
-/// What the page says of where a command, page or parameter is there: `yes`, or the kinds of LUN that have it, and
-/// what the others answer.
+/// What the page says of where a command or page is there: on which kinds of LUN, and what the others answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Offered {
-    only: Option<fn(Kind) -> bool>,
-    pub otherwise: Option<crate::page::Sense>,
+    on: fn(Kind) -> bool,
+    pub otherwise: Option<Sense>,
 }
 
 impl Offered {
@@ -92,23 +115,29 @@ impl Offered {
     pub fn read(text: &str) -> Option<Self> {
         if text == "yes" {
             return Some(Self {
-                only: None,
+                on: |_| true,
                 otherwise: None,
             });
         }
         let (kind, sense) = text.split_once(", else ")?;
-        let only: fn(Kind) -> bool = match kind {
+        let on: fn(Kind) -> bool = match kind {
             "thin" => |kind| kind != Kind::Thick,
+            "writable" => |kind| kind != Kind::ReadOnlyMedium,
+            "overwriting" => |kind| !matches!(kind, Kind::CopyOnWrite | Kind::ReadOnlyMedium),
+            "thin, writable" => |kind| !matches!(kind, Kind::Thick | Kind::ReadOnlyMedium),
+            "atomic" => |kind| kind != Kind::CopyOnWrite,
+            "removable" => |kind| kind == Kind::Removable,
+            "copy offload" => |kind| kind == Kind::CopyOffload,
             _ => return None,
         };
         Some(Self {
-            only: Some(only),
-            otherwise: Some(crate::page::sense(sense)?),
+            on,
+            otherwise: Some(page::sense(sense)?),
         })
     }
 
     pub fn on(self, kind: Kind) -> bool {
-        self.only.is_none_or(|has| has(kind))
+        (self.on)(kind)
     }
 }
 
@@ -121,13 +150,36 @@ struct Shaped {
 
 impl Medium for Shaped {
     fn properties(&self) -> Properties {
-        let mut properties = self.memory.properties();
+        let mut properties = Properties {
+            write_cache: WriteCache::WriteThrough,
+            overwrites_in_place: true,
+            atomic: Some(AtomicWrites {
+                unit_bytes: self.kind.block_bytes(),
+                max_bytes: 64 * 1024,
+            }),
+            read_only: false,
+            ..self.memory.properties()
+        };
         match self.kind {
             Kind::Thick => properties.provisioning = None,
             Kind::WriteBack => properties.write_cache = WriteCache::WriteBack,
+            Kind::CopyOnWrite => {
+                properties.overwrites_in_place = false;
+                properties.atomic = None;
+            }
+            Kind::ReadOnlyMedium => properties.read_only = true,
             _ => {}
         }
         properties
+    }
+
+    /// More than [`THRESHOLD_PERCENT`] of the storage is used.
+    fn space(&self) -> Option<Space> {
+        Some(Space {
+            used_bytes: self.size_bytes() / 2,
+            available_bytes: self.size_bytes() / 2 - 1,
+            total_bytes: self.size_bytes(),
+        })
     }
 
     fn size_bytes(&self) -> u64 {
@@ -139,6 +191,16 @@ impl Medium for Shaped {
     }
 
     fn write(&self, offset_bytes: u64, data: &[u8], durability: Durability, wait: Wait) -> Result<(), MediumError> {
+        self.memory.write(offset_bytes, data, durability, wait)
+    }
+
+    fn write_atomic(
+        &self,
+        offset_bytes: u64,
+        data: &[u8],
+        durability: Durability,
+        wait: Wait,
+    ) -> Result<(), MediumError> {
         self.memory.write(offset_bytes, data, durability, wait)
     }
 
