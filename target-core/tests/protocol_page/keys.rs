@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use iscsi_pdu::text::{Key, Kind};
-use iscsi_pdu::{LoginRequest, Lun, RESERVED_TAG, Response, Serial, Stage, TextRequest};
+use iscsi_pdu::text::{Key, Kind, emit_hex};
+use iscsi_pdu::{LoginRequest, LoginStatus, Lun, RESERVED_TAG, Response, Serial, Stage, TextRequest};
 use target_core::iscsi::{Limits, Node};
 
+use crate::chap_support as chap;
 use crate::page::{self, Row, Table};
 use crate::support::{INITIATOR, TARGET, Wire, login_request, node, pairs, text};
 
@@ -24,6 +25,7 @@ fn every_offer_gets_its_answer() {
     for row in rows().rows {
         let answered = match row.cell(2) {
             "security" => login(&row, Stage::Security, "Normal"),
+            "CHAP" => chap(&row),
             "operational" => login(&row, Stage::Operational, "Normal"),
             "discovery" => login(&row, Stage::Operational, "Discovery"),
             "text" => full_feature(&row, "Normal"),
@@ -69,6 +71,90 @@ fn login(row: &Row, stage: Stage, session_type: &str) -> String {
         NOTHING.to_owned()
     } else {
         values.join(" and ")
+    }
+}
+
+/// A login to a target that asks for CHAP; offers in parentheses depend on its challenge.
+fn chap(row: &Row) -> String {
+    let node = chap::locked_node(chap::credentials());
+    let (key, offered) = (row.cell(0), row.cell(3));
+    let refused = |status: LoginStatus| {
+        let [class, detail] = status.code().to_be_bytes();
+        format!("login {class:02X}/{detail:02X}")
+    };
+    let one = |answers: &chap::Keys| chap::value(answers, key).unwrap_or(NOTHING).to_owned();
+    match (key, offered) {
+        ("AuthMethod", _) => {
+            let mut keys = chap::names();
+            let request = if offered == NOTHING {
+                login_request()
+            } else {
+                keys.extend(chap::keys(&[(key, offered)]));
+                chap::security()
+            };
+            let (response, answers) = Wire::new(&node).login(&request, &chap::encoded(&keys));
+            if response.status.is_success() {
+                one(&answers)
+            } else {
+                refused(response.status)
+            }
+        }
+        ("CHAP_A", _) => {
+            let mut wire = Wire::new(&node);
+            let keys = [chap::names(), chap::keys(&[("AuthMethod", "CHAP")])].concat();
+            wire.login(&chap::security(), &chap::encoded(&keys));
+            let (response, answers) = chap::say(&mut wire, &chap::security(), &chap::keys(&[(key, offered)]));
+            if response.status.is_success() {
+                one(&answers)
+            } else {
+                refused(response.status)
+            }
+        }
+        ("CHAP_I" | "CHAP_C", NOTHING) => {
+            let (first, second) = (chap::asked(&node, "5").1, chap::asked(&node, "5").1);
+            let ours = if first.challenge == second.challenge {
+                "the same"
+            } else {
+                "ever new"
+            };
+            format!("({ours})")
+        }
+        _ => {
+            let (mut wire, question) = chap::asked(&node, "7");
+            let mut answer = question.answer(chap::USER, chap::SECRET);
+            let challenge = emit_hex(&[0x5A; 32]);
+            let mutual = chap::keys(&[("CHAP_I", "42"), ("CHAP_C", &challenge)]);
+            match (key, offered) {
+                ("CHAP_N" | "CHAP_R", "(right)") => {}
+                ("CHAP_N" | "CHAP_R", "(right, and asks in turn)") => answer.extend(mutual),
+                ("CHAP_N", "(unknown)") => answer = question.answer("nobody", chap::SECRET),
+                ("CHAP_R", "(wrong)") => answer = question.answer(chap::USER, chap::OTHER_SECRET),
+                ("CHAP_R", "(of another login)") => {
+                    answer = chap::asked(&node, "7").1.answer(chap::USER, chap::SECRET);
+                }
+                ("CHAP_C", "(the target's own)") => {
+                    let back = emit_hex(&question.challenge);
+                    answer.extend(chap::keys(&[("CHAP_I", "42"), ("CHAP_C", &back)]));
+                }
+                ("CHAP_I", number) => answer.extend(chap::keys(&[("CHAP_I", number), ("CHAP_C", &challenge)])),
+                _ => row.fail("nobody knows how to offer that"),
+            }
+            let (response, answers) = chap::say(&mut wire, &chap::security_over(), &answer);
+            if !response.status.is_success() {
+                return refused(response.status);
+            }
+            let theirs = chap::Question {
+                identifier: 42,
+                challenge: vec![0x5A; 32],
+                ..question
+            };
+            match chap::value(&answers, key) {
+                Some(value) if key == "CHAP_R" && value == emit_hex(&theirs.response(chap::OWN_SECRET)) => {
+                    "(right)".to_owned()
+                }
+                _ => one(&answers),
+            }
+        }
     }
 }
 

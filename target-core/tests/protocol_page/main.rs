@@ -2,6 +2,8 @@
 //! that the code has is on the page.
 #![allow(unreachable_pub, reason = "modules of one test use each other's parts")]
 
+#[path = "../chap_support/mod.rs"]
+mod chap_support;
 mod commands;
 mod keys;
 mod login;

@@ -55,14 +55,6 @@ fn ask(wire: &mut Wire, function: u8, lun: u16, referenced_task_tag: u32) -> Opt
 
 #[test]
 fn every_function_answers_as_the_page_says() {
-    let columns = [
-        "Function",
-        "Name",
-        "Task there",
-        "No such task",
-        "No such LUN",
-        "Remarks",
-    ];
     let mut on_page = BTreeSet::new();
     for row in page::table(HEADING, &COLUMNS).rows {
         let function = row.hex(0);
