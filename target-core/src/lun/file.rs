@@ -143,8 +143,8 @@ impl FileMedium {
                     alignment_bytes: 0,
                     reads_zeroes: true,
                 }),
-                // Both can mark a range as zero (FALLOC_FL_ZERO_RANGE); so can few others.
-                zeroes_quickly: matches!(magic, EXT4_MAGIC | XFS_MAGIC),
+                // A hole, or (FALLOC_FL_ZERO_RANGE) a range that is marked as zero; few other file systems can do that.
+                zeroes_quickly: sparse || matches!(magic, EXT4_MAGIC | XFS_MAGIC),
                 overwrites_in_place: matches!(magic, EXT4_MAGIC | XFS_MAGIC | TMPFS_MAGIC),
                 atomic: None,
                 read_only: options.read_only,

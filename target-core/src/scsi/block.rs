@@ -116,11 +116,14 @@ pub(super) fn read_capacity_16(request: &Request<'_>) -> Planned {
     let mut data = vec![0; 32];
     data[..8].copy_from_slice(&request.unit.blocks().saturating_sub(1).to_be_bytes());
     data[8..12].copy_from_slice(&properties.block_bytes.to_be_bytes());
-    // LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT; the lowest aligned LBA is 0.
+    // LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT.
     data[13] = (properties.physical_block_bytes / properties.block_bytes).ilog2() as u8 & 0x0F;
+    // LOWEST ALIGNED LOGICAL BLOCK ADDRESS.
+    let lowest_aligned = (properties.alignment_offset_bytes / properties.block_bytes) as u16 & 0x3FFF;
+    data[14..16].copy_from_slice(&lowest_aligned.to_be_bytes());
     if let Some(provisioning) = properties.provisioning {
         // LBPME and LBPRZ.
-        data[14] = 0x80 | if provisioning.reads_zeroes { 0x40 } else { 0 };
+        data[14] |= 0x80 | if provisioning.reads_zeroes { 0x40 } else { 0 };
     }
     answer(data, be32(request.cdb, 10))
 }

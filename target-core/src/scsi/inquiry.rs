@@ -41,6 +41,8 @@ pub(super) fn no_device(qualifier_and_type: u8) -> Vec<u8> {
 fn standard(request: &Request<'_>) -> Vec<u8> {
     let identity = request.unit.identity();
     let mut data = vec![0; STANDARD_BYTES];
+    // RMB.
+    data[1] = u8::from(request.unit.upkeep().options().removable) << 7;
     data[2] = VERSION;
     data[3] = FORMAT;
     data[4] = (STANDARD_BYTES - 5) as u8;

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use super::attention::Attention;
-use super::path::Path;
 use super::execute::{Failure, Job, Outcome};
+use super::path::Path;
 use super::sense::Sense;
 use super::unit::LogicalUnit;
 use super::upkeep::{EJECTED, SANITIZING};
@@ -48,7 +48,10 @@ pub(super) fn eject(job: &Job<'_>, flush: bool) -> Outcome {
         return Err(Failure::WouldBlock);
     }
     let unit = job.path.unit();
-    let everything = unit.upkeep().ranges().exclude(&(0..u64::MAX), || job.check_cancelled().is_ok())?;
+    let everything = unit
+        .upkeep()
+        .ranges()
+        .exclude(&(0..u64::MAX), || job.check_cancelled().is_ok())?;
     if flush {
         job.flush()?;
     }

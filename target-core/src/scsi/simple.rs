@@ -5,14 +5,16 @@ use super::execute::Action;
 use super::request::{Plan, Planned, Request, answer, be16, be32};
 use super::sense::{Format, Sense};
 
-/// TEST UNIT READY (SPC-5 6.48): the medium cannot be taken out, so it is ready.
+/// TEST UNIT READY (SPC-5 6.48): whatever is in the way has been said before the command comes here.
 pub(super) fn test_unit_ready(_: &Request<'_>) -> Planned {
     Ok(Plan::Answer(Vec::new()))
 }
 
-/// REQUEST SENSE (SPC-5 6.43): a pending unit attention is handed over as data, and with that is done.
+/// REQUEST SENSE (SPC-5 6.43): a pending unit attention is handed over as data, and with that is done. Else it
+/// tells why the unit is not ready, and how far what keeps it busy has come.
 pub(super) fn request_sense(request: &Request<'_>) -> Planned {
-    let sense = request.path.pending().take().map_or(Sense::NONE, Attention::sense);
+    let state = || request.unit.upkeep().present_sense().unwrap_or(Sense::NONE);
+    let sense = request.path.pending().take().map_or_else(state, Attention::sense);
     let format = if request.cdb[1] & 0x01 != 0 {
         Format::Descriptor
     } else {
@@ -21,19 +23,29 @@ pub(super) fn request_sense(request: &Request<'_>) -> Planned {
     answer(sense.bytes(format), u32::from(request.cdb[4]))
 }
 
-/// START STOP UNIT (SBC-4 5.25). There is nothing to start, stop or eject: stopping empties the cache, as the
-/// standard wants, and the unit stays ready.
+/// START STOP UNIT (SBC-4 5.25). There is nothing to start or stop: stopping empties the cache, as the standard
+/// wants, and the unit stays ready. Only a removable medium is ejected and loaded.
 pub(super) fn start_stop_unit(request: &Request<'_>) -> Planned {
     let cdb = request.cdb;
     // POWER CONDITION: there are none.
     if cdb[4] & 0xF0 != 0 {
         return Err(Sense::cdb_field(4, 7));
     }
-    // LOEJ: the medium is not removable.
-    if cdb[4] & 0x02 != 0 {
-        return Err(Sense::cdb_field(4, 1));
-    }
     let (start, no_flush) = (cdb[4] & 0x01 != 0, cdb[4] & 0x04 != 0);
+    // LOEJ.
+    if cdb[4] & 0x02 != 0 {
+        if !request.unit.upkeep().options().removable {
+            return Err(Sense::cdb_field(4, 1));
+        }
+        if !start {
+            return Ok(Plan::Run(Action::Eject { flush: !no_flush }));
+        }
+        request.unit.load(request.path);
+        return Ok(Plan::Answer(Vec::new()));
+    }
+    if !request.unit.is_loaded() {
+        return Err(Sense::NO_MEDIUM);
+    }
     Ok(if start || no_flush {
         Plan::Answer(Vec::new())
     } else {
@@ -41,8 +53,11 @@ pub(super) fn start_stop_unit(request: &Request<'_>) -> Planned {
     })
 }
 
-/// PREVENT ALLOW MEDIUM REMOVAL (SPC-5 6.16): nothing can be removed, whatever is said.
-pub(super) fn prevent_allow(_: &Request<'_>) -> Planned {
+/// PREVENT ALLOW MEDIUM REMOVAL (SPC-5 6.16).
+pub(super) fn prevent_allow(request: &Request<'_>) -> Planned {
+    let prevent = request.cdb[4] & 0x01 != 0;
+    let removal = request.unit.upkeep().removal();
+    removal.prevent(request.path.nexus_id(), prevent);
     Ok(Plan::Answer(Vec::new()))
 }
 

@@ -16,7 +16,7 @@ use super::upkeep::{MediumOptions, Upkeep};
 use crate::lun::{Medium, MediumError, Properties};
 
 /// How long a unit that becomes smaller waits for commands that may be beyond the new end, in milliseconds.
-const SHRINK_WAIT_MS: u64 = 5_000;
+const SHRINK_WAIT_MS: u64 = 2_000;
 
 /// How a logical unit is exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
