@@ -1,5 +1,7 @@
 //! The command window (RFC 7143 §4.2.2.1): which CmdSN may come, and the memory behind each.
 
+use std::cell::Cell;
+
 use iscsi_pdu::Serial;
 
 use super::budget::{Reservation, Share};
@@ -35,6 +37,8 @@ pub(super) struct Window {
     depth: u32,
     slot_bytes: usize,
     reserved: Option<Reservation>,
+    /// What the initiator was told last.
+    told_max_cmd_sn: Cell<Serial>,
 }
 
 impl Window {
@@ -48,6 +52,7 @@ impl Window {
             depth,
             slot_bytes,
             reserved: None,
+            told_max_cmd_sn: Cell::new(exp_cmd_sn + u32::MAX),
         }
     }
 
@@ -56,9 +61,17 @@ impl Window {
         self.exp_cmd_sn
     }
 
-    /// The last CmdSN the initiator may use; ExpCmdSN - 1 when the window is closed.
+    /// The last CmdSN the initiator may use, to be told to it; ExpCmdSN - 1 when the window is closed.
     pub(super) fn max_cmd_sn(&self) -> Serial {
-        self.exp_cmd_sn + self.open_slots.wrapping_sub(1)
+        let max_cmd_sn = self.exp_cmd_sn + self.open_slots.wrapping_sub(1);
+        self.told_max_cmd_sn.set(max_cmd_sn);
+        max_cmd_sn
+    }
+
+    /// Whether the initiator has used up all that it was told of, although there is more: with every command hanging, no
+    /// answer would tell it.
+    pub(super) fn is_open_unheard(&self) -> bool {
+        !self.is_shut() && self.told_max_cmd_sn.get() + 1 == self.exp_cmd_sn
     }
 
     /// Opens the window as far as `depth` less the `active` commands and the memory allow. Returns whether

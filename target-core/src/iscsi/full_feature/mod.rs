@@ -379,18 +379,17 @@ impl FullFeature {
         }
     }
 
-    /// Widens the command window, and tells the initiator when it had been shut: it has no other way to
-    /// learn of it (RFC 7143 §4.2.2.1).
+    /// Widens the command window, and tells the initiator when it has used up what it knew of: it may have no other
+    /// way to learn of it (RFC 7143 §4.2.2.1).
     fn open_window(&mut self, out: &mut Output) {
-        let was_shut = self.window.is_shut();
         let active = u32::try_from(self.tasks.len()).unwrap_or(u32::MAX);
-        let mut opened = self.window.open(&self.window_share, active);
+        self.window.open(&self.window_share, active);
         if self.window.is_shut() && active == 0 {
             // Memory is with other sessions. Ask to be told, and look again: some may just have come back.
             self.window_share.wait(self.mailbox.clone());
-            opened |= self.window.open(&self.window_share, active);
+            self.window.open(&self.window_share, active);
         }
-        if was_shut && opened && !self.leaving {
+        if self.window.is_open_unheard() && !self.leaving {
             self.announce_window(out);
         }
     }
