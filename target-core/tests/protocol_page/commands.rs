@@ -3,17 +3,18 @@
 
 use std::collections::BTreeMap;
 
-use target_core::scsi::{Nexus, Response, Status};
+use target_core::scsi::{LogicalUnit, Nexus, Response, Status};
 
 use crate::page::{self, Row, Sense, show};
 use crate::samples::{self, Sample, sample};
-use crate::scsi_support::{LUN0, good, run, sense};
+use crate::scsi_support::gate::Gate;
+use crate::scsi_support::{LUN0, device, good, identity, run, sense};
 use crate::units::{self, Kind, Offered};
 
 pub const OFFERED: &str = "Commands";
 pub const REFUSED: &str = "Commands that are refused";
 
-const OFFERED_COLUMNS: [&str; 9] = [
+const OFFERED_COLUMNS: [&str; 11] = [
     "Op",
     "SA",
     "Command",
@@ -22,6 +23,8 @@ const OFFERED_COLUMNS: [&str; 9] = [
     "WE",
     "EA",
     "RESERVE",
+    "Ejected",
+    "Sanitize",
     "UA",
 ];
 const REFUSED_COLUMNS: [&str; 5] = ["Op", "SA", "Command", "Sense", "Why"];
@@ -47,6 +50,9 @@ struct Command {
     read_only: Option<Sense>,
     /// While another initiator has a write exclusive or an exclusive access reservation, or RESERVE (6).
     held: [Held; 3],
+    /// What it ends with while the medium is out, and while SANITIZE is at work.
+    ejected: Option<Sense>,
+    sanitizing: Option<Sense>,
     /// Whether a pending unit attention is reported in its place.
     reports_attention: bool,
 }
@@ -68,16 +74,16 @@ fn command(row: Row) -> Command {
         "conflict" => Held::Conflict,
         _ => row.fail("neither yes nor conflict"),
     };
+    let refusal = |at| (row.cell(at) != "yes").then(|| row.sense(at));
     Command {
         opcode: row.hex(0),
         service_action: row.hex_or_empty(1),
         offered: Offered::read(row.cell(3)).unwrap_or_else(|| row.fail("not where it is offered")),
-        read_only: match row.cell(4) {
-            "yes" => None,
-            _ => Some(row.sense(4)),
-        },
+        read_only: refusal(4),
+        ejected: refusal(8),
+        sanitizing: refusal(9),
         held: [held(5), held(6), held(7)],
-        reports_attention: match row.cell(8) {
+        reports_attention: match row.cell(10) {
             "reported" => true,
             "waits" => false,
             _ => row.fail("neither reported nor waits"),
@@ -132,11 +138,8 @@ fn ended(row: &Row, kind: Kind, response: &Response, expected: Option<Sense>) {
 fn offered_commands_end_as_the_page_says() {
     for command in commands() {
         for kind in Kind::ALL {
-            let expected = match (command.offered.on(kind), kind) {
-                (false, _) => command.offered.otherwise,
-                (true, kind) if !kind.may_be_written() => command.read_only,
-                (true, _) => None,
-            };
+            let read_only = command.read_only.filter(|_| !kind.may_be_written());
+            let expected = absent(&command, kind).or(read_only);
             let response = carry_out(&kind.nexus(), &command.sample(kind));
             ended(&command.row, kind, &response, expected);
         }
@@ -172,6 +175,46 @@ fn reservations_of_others_stop_what_the_page_says() {
             }
         }
     }
+}
+
+#[test]
+fn an_ejected_medium_stops_what_the_page_says() {
+    let eject = [0x1B, 0, 0, 0, 0x02, 0];
+    for command in commands() {
+        let nexus = Kind::Removable.nexus();
+        let sample = command.sample(Kind::Removable);
+        for (cdb, data) in &sample.before {
+            good(&nexus, cdb, data);
+        }
+        good(&nexus, &eject, &[]);
+        let response = run(&nexus, &sample.cdb, &sample.data);
+        let expected = command.ejected.or(absent(&command, Kind::Removable));
+        ended(&command.row, Kind::Removable, &response, expected);
+    }
+}
+
+#[test]
+fn a_sanitize_operation_stops_what_the_page_says() {
+    for command in commands() {
+        let gate = Gate::new(units::BLOCKS);
+        let nexus = units::attach(&device([(0, LogicalUnit::shared(gate.clone(), identity()))]));
+        let sample = command.sample(Kind::Thin);
+        for (cdb, data) in &sample.before {
+            good(&nexus, cdb, data);
+        }
+        gate.shut();
+        good(&nexus, &samples::OVERWRITE.0, &samples::OVERWRITE.1);
+        gate.wait_for(1);
+        let response = run(&nexus, &sample.cdb, &sample.data);
+        gate.open();
+        let expected = command.sanitizing.or(absent(&command, Kind::Thin));
+        ended(&command.row, Kind::Thin, &response, expected);
+    }
+}
+
+/// What a command that the LUN does not offer ends with.
+fn absent(command: &Command, kind: Kind) -> Option<Sense> {
+    command.offered.otherwise.filter(|_| !command.offered.on(kind))
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod chap_support;
 mod commands;
 mod keys;
+mod limits;
 mod login;
 mod management;
 mod modes;
@@ -32,6 +33,7 @@ fn every_table_of_the_page_has_a_test() {
         management::HEADING,
         commands::OFFERED,
         commands::REFUSED,
+        limits::HEADING,
         vpd::HEADING,
         modes::HEADING,
         senses::STATUSES,

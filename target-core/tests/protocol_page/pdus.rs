@@ -24,6 +24,8 @@ const CASES: &[Case] = &[
     (0x00, "ping", || after(&[], |wire| wire.send(&nop(RESERVED_TAG), b"ping"))),
     (0x00, "ping with a target transfer tag", || after(&[], |wire| wire.send(&nop(1), b""))),
     (0x00, "answer to a NOP-In", nop_in_is_answered),
+    (0x00, "more than 64 KiB of data", || after(&[], |wire| wire.send(&nop(RESERVED_TAG), &[0; 64 * 1024 + 4]))),
+    (0x00, "more data than declared", || after(&[], |wire| wire.send(&nop(RESERVED_TAG), &[0; 1024 * 1024 + 4]))),
     (0x01, "without data", || after(&[], |wire| command(wire, &[0; 6], Direction::None, 0, b""))),
     (0x01, "read", || after(&[], |wire| command(wire, &read10(0, 1), Direction::Read, 512, b""))),
     (0x01, "write, all data with it", || after(&[], |wire| command(wire, &write10(0, 1), Direction::Write, 512, &[1; 512]))),
@@ -31,6 +33,22 @@ const CASES: &[Case] = &[
     (0x01, "immediate data though ImmediateData=No", || {
         after(&[("ImmediateData", "No")], |wire| command(wire, &write10(0, 1), Direction::Write, 512, &[1; 512]))
     }),
+    (0x01, "CDB of 32 bytes", || after(&[], |wire| command(wire, &long_cdb(), Direction::Read, 512, b""))),
+    (0x01, "R and W together", || after(&[], |wire| {
+        let both = ScsiCommand {
+            read: true,
+            bidirectional_read_length: Some(512),
+            ..wire.command(&write10(0, 1), Direction::Write, 512)
+        };
+        wire.send(&both, &[1; 512]);
+    })),
+    (0x01, "reserved task attribute", || after(&[], |wire| {
+        let ready = wire.command(&[0; 6], Direction::None, 0);
+        let mut bytes = Vec::new();
+        wire.framing.pdu(&ready, b"", &mut bytes);
+        bytes[1] |= 0x07;
+        wire.send_bytes(&bytes);
+    })),
     (0x01, "CmdSN outside of the window", || after(&[], |wire| {
         wire.cmd_sn = Serial(wire.max_cmd_sn.0 + 1);
         command(wire, &[0; 6], Direction::None, 0, b"");
@@ -60,11 +78,16 @@ const CASES: &[Case] = &[
     (0x02, "in a discovery session", || discovery(|wire| wire.send(&management(), b""))),
     (0x03, "first of a connection", || {
         let mut wire = Wire::new(&node(Limits::default()));
-        let keys = text(&[("InitiatorName", INITIATOR), ("SessionType", "Discovery")]);
-        wire.send(&login_request(), &keys);
+        wire.send(&login_request(), &text(&DISCOVERY));
         wire
     }),
     (0x03, "in the full-feature phase", || after(&[], |wire| wire.send(&login_request(), b""))),
+    (0x03, "a key twice", || first_login(&[("MaxBurstLength", "512"); 2])),
+    (0x03, "17 unknown keys", || {
+        let names: Vec<String> = (0..17).map(|number| format!("X-com.example.{number}")).collect();
+        let keys: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "1")).collect();
+        first_login(&keys)
+    }),
     (0x03, "reserved stage", || {
         let mut wire = Wire::new(&node(Limits::default()));
         let mut bytes = Vec::new();
@@ -97,6 +120,9 @@ const CASES: &[Case] = &[
     (0x10, "any", || after(&[], |wire| wire.send(&snack(), b""))),
 ];
 
+/// Keys of the login of a discovery session.
+const DISCOVERY: [(&str, &str); 2] = [("InitiatorName", INITIATOR), ("SessionType", "Discovery")];
+
 fn after(keys: &[(&str, &str)], act: impl FnOnce(&mut Wire)) -> Wire {
     let mut wire = Wire::logged_in(&node(Limits::default()), keys);
     act(&mut wire);
@@ -105,10 +131,23 @@ fn after(keys: &[(&str, &str)], act: impl FnOnce(&mut Wire)) -> Wire {
 
 fn discovery(act: impl FnOnce(&mut Wire)) -> Wire {
     let mut wire = Wire::new(&node(Limits::default()));
-    let keys = text(&[("InitiatorName", INITIATOR), ("SessionType", "Discovery")]);
-    wire.login(&login_request(), &keys);
+    wire.login(&login_request(), &text(&DISCOVERY));
     act(&mut wire);
     wire
+}
+
+/// A first login request with these keys as well.
+fn first_login(keys: &[(&str, &str)]) -> Wire {
+    let mut wire = Wire::new(&node(Limits::default()));
+    wire.send(&login_request(), &text(&[&DISCOVERY[..], keys].concat()));
+    wire
+}
+
+/// READ (32) (SBC-4 5.15).
+fn long_cdb() -> [u8; 32] {
+    let mut cdb = [0; 32];
+    (cdb[0], cdb[7], cdb[9]) = (0x7F, 0x18, 0x09);
+    cdb
 }
 
 fn after_r2t(act: impl FnOnce(&mut Wire, u32, u32)) -> Wire {

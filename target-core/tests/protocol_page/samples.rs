@@ -17,6 +17,9 @@ const KEY: u64 = 0x1122_3344_5566_7788;
 /// WRITE EXCLUSIVE, the type of the reservations that samples make (SPC-5 table 77).
 const WRITE_EXCLUSIVE: u8 = 0x01;
 
+/// SANITIZE, OVERWRITE with IMMED, and a pattern of four bytes (SBC-4 5.30).
+pub const OVERWRITE: ([u8; 10], [u8; 8]) = ([0x48, 0x81, 0, 0, 0, 0, 0, 0, 8, 0], [0x01, 0, 0, 4, 1, 2, 3, 4]);
+
 /// The control mode page with its default values (SPC-5 7.5.9): QUEUE ALGORITHM MODIFIER 1.
 const CONTROL_PAGE: [u8; 12] = [0x0A, 0x0A, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0];
 

@@ -134,9 +134,9 @@ fn provoke(code: Sense) -> Option<Sense> {
         (0x03, 0x11, 0x00) => run(&broken(Fault::Broken), &read_10(0, 1), &[]),
         (0x03, 0x31, 0x03) => {
             let nexus = broken(Fault::Broken);
-            let mut and_wait = OVERWRITE.0;
+            let mut and_wait = samples::OVERWRITE.0;
             and_wait[1] &= 0x7F;
-            run(&nexus, &and_wait, &OVERWRITE.1);
+            run(&nexus, &and_wait, &samples::OVERWRITE.1);
             run(&nexus, &[0; 6], &[])
         }
         (0x05, 0x0E, 0x03) => run(&thin(), &cdb_10(0x41, 0, 0, 1), &[0; 100]),
@@ -326,16 +326,13 @@ fn unit_attentions_come_in_the_order_of_the_page() {
 const EJECT: [u8; 6] = [0x1B, 0, 0, 0, 0x02, 0];
 const LOAD: [u8; 6] = [0x1B, 0, 0, 0, 0x03, 0];
 
-/// SANITIZE, OVERWRITE with IMMED, and a pattern of four bytes (SBC-4 5.30).
-const OVERWRITE: ([u8; 10], [u8; 8]) = ([0x48, 0x81, 0, 0, 0, 0, 0, 0, 8, 0], [0x01, 0, 0, 4, 1, 2, 3, 4]);
-
 /// A read while the writes of SANITIZE stand at a gate.
 fn sanitizing() -> Response {
     let gate = Gate::new(BLOCKS);
     gate.shut();
     let unit = LogicalUnit::shared(gate.clone(), identity());
     let nexus = units::attach(&device([(0, unit)]));
-    good(&nexus, &OVERWRITE.0, &OVERWRITE.1);
+    good(&nexus, &samples::OVERWRITE.0, &samples::OVERWRITE.1);
     gate.wait_for(1);
     let response = run(&nexus, &read_10(0, 1), &[]);
     gate.open();

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use target_core::lun::{
-    AtomicWrites, Durability, Extent, Medium, MediumError, MemoryMedium, Properties, Space, Wait, WriteCache,
+    AtomicWrites, Durability, Extent, Medium, MediumError, MemoryMedium, Properties, Provisioning, Space, Wait,
+    WriteCache,
 };
 use target_core::scsi::{Device, LogicalUnit, LogicalUnitOptions, MediumOptions, Nexus};
 
@@ -157,6 +158,13 @@ impl Medium for Shaped {
                 unit_bytes: self.kind.block_bytes(),
                 max_bytes: 64 * 1024,
             }),
+            physical_block_bytes: 4096,
+            provisioning: Some(Provisioning {
+                granularity_bytes: 4096,
+                alignment_bytes: 0,
+                reads_zeroes: true,
+            }),
+            zeroes_quickly: self.kind != Kind::Thick,
             read_only: false,
             ..self.memory.properties()
         };
