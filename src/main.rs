@@ -1,16 +1,20 @@
 //! farlun: a disk on the other side of the Internet.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod config;
 mod connect;
+mod control;
 mod culprit;
 mod demo;
 mod exit;
 mod logging;
+mod metrics;
 mod probe;
 mod say;
 mod serve;
 mod signals;
+mod state;
 
 use std::process::ExitCode;
 
@@ -35,6 +39,16 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Reach the LUNs of a host through its sshd, until Ctrl-C
     Connect(connect::ConnectArgs),
+    /// List, create, change and remove targets of a running farlun serve
+    Target(admin::target::TargetArgs),
+    /// List, create, change and remove LUNs
+    Lun(admin::lun::LunArgs),
+    /// List the sessions of initiators, or end one
+    Session(admin::session::SessionArgs),
+    /// Show how a running farlun serve is
+    Status(admin::status::StatusArgs),
+    /// Let a running farlun serve read its configuration anew
+    Reload(admin::reload::ReloadArgs),
     /// Show what a portal offers: targets, LUNs, round trip
     Probe(probe::ProbeArgs),
     /// Show the whole story on this machine: export, SSH, login, write, read back, compare
@@ -63,6 +77,11 @@ fn run(command: Command) -> Result<(), Failure> {
         match command {
             Command::Serve(args) => serve::run(args).await,
             Command::Connect(args) => connect::run(args).await,
+            Command::Target(args) => admin::target::run(args).await,
+            Command::Lun(args) => admin::lun::run(args).await,
+            Command::Session(args) => admin::session::run(args).await,
+            Command::Status(args) => admin::status::run(args).await,
+            Command::Reload(args) => admin::reload::run(args).await,
             Command::Probe(args) => probe::run(args).await,
             Command::Demo(args) => demo::run(args).await,
         }

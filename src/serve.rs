@@ -1,26 +1,31 @@
 //! `farlun serve`: exports LUNs until it is told to stop.
 
 mod announce;
+mod diff;
+pub(crate) mod engine;
 mod media;
+mod perform;
 mod portals;
+mod stake;
 mod tunnels;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use target_core::iscsi::{Node, Portal};
-use target_core::server::Server;
-use tokio::net::TcpListener;
+use tokio::signal::unix::Signal;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
-use crate::config::{self, ISCSI_PORT, Plan, Problems};
+use crate::config::{self, ISCSI_PORT, Problems, Source};
+use crate::control::server::{self as control, Control};
 use crate::exit::{Exit, Failure, OrExit};
 use crate::say::say;
-use crate::signals;
+use crate::{signals, state};
+use diff::Desired;
+use engine::{Engine, How, StartError};
+use perform::Desk;
 use tunnels::Tunnels;
 
 /// What can be said on the command line.
@@ -34,112 +39,120 @@ pub(crate) struct ServeArgs {
     /// Where to listen when there is no configuration; loopback only
     #[arg(long, value_name = "ADDRESS", conflicts_with = "config")]
     listen: Option<SocketAddr>,
+    /// Where to make the control socket, instead of where [control] or the user's runtime directory has it
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
 }
 
-/// Serves until SIGINT, SIGTERM or SIGHUP.
+/// Serves until SIGINT or SIGTERM, or SIGHUP without a configuration file.
 pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
-    let (plan, problems) = match &args.config {
-        Some(file) => config::read(file).map_err(|error| Failure::new(Exit::Usage, anyhow!(error)))?,
+    let usage = |error: String| Failure::new(Exit::Usage, anyhow!(error));
+    let source = match &args.config {
+        Some(file) => Source::read(file).map_err(usage)?,
         None => unconfigured(&args)?,
     };
-    start(plan, problems, args.check).await
+    let (plan, mut problems) = source.parse().map_err(usage)?;
+    let secrets = config::load_secrets(&plan, &mut problems);
+    start(&args, source, Desired { plan, secrets }, problems).await
 }
 
-/// The plan for no configuration.
-fn unconfigured(args: &ServeArgs) -> Result<(Plan, Problems), Failure> {
+/// What stands for no configuration.
+fn unconfigured(args: &ServeArgs) -> Result<Source, Failure> {
     let usual = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), ISCSI_PORT);
     let listen = args.listen.unwrap_or(usual);
     if !listen.ip().is_loopback() {
         let text = format!("{listen} is not loopback: that takes a configuration with allow_public = true");
         return Err(Failure::new(Exit::Usage, anyhow!(text)));
     }
-    let directory = state_directory().ok_or_else(|| anyhow!("no home directory: set HOME, or XDG_STATE_HOME"))?;
+    let directory = state::directory().ok_or_else(|| anyhow!("no home directory: set HOME, or XDG_STATE_HOME"))?;
     if !args.check {
-        make_directory(&directory)?;
+        state::make_directory(&directory)?;
     }
-    Ok((config::without_file(&directory, listen), Problems::without_file()))
+    Ok(Source {
+        file: None,
+        text: config::without_file(&directory, listen),
+    })
 }
 
-/// Where LUNs are kept without configuration (XDG Base Directory Specification; file-hierarchy(7) for root).
-fn state_directory() -> Option<PathBuf> {
-    let absolute = |name: &str| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    if let Some(state) = absolute("XDG_STATE_HOME") {
-        return Some(state.join("farlun"));
-    }
-    if rustix::process::geteuid().is_root() {
-        return Some(PathBuf::from("/var/lib/farlun"));
-    }
-    Some(absolute("HOME")?.join(".local/state/farlun"))
-}
-
-/// Nobody else's business: LUNs hold file systems.
-fn make_directory(path: &Path) -> anyhow::Result<()> {
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.with_context(|| format!("cannot make the directory {}", path.display()))
-}
-
-async fn start(plan: Plan, mut problems: Problems, only_check: bool) -> Result<(), Failure> {
-    config::survey(&plan, &mut problems);
-    let opened = media::open_existing(&plan, &mut problems);
-    if only_check {
-        portals::check(&plan, &mut problems);
-        if let Some(tunnel) = &plan.tunnel {
+async fn start(args: &ServeArgs, source: Source, desired: Desired, mut problems: Problems) -> Result<(), Failure> {
+    config::survey_tunnel(&desired.plan, &mut problems);
+    let has_file = source.file.is_some();
+    let engine = Engine::new(source, &desired);
+    if args.check {
+        if let Err(error) = control::check(&desired.plan.control, args.control.as_deref()) {
+            problems.add_passing(desired.plan.control.line, error.to_string());
+        }
+        if let Some(tunnel) = &desired.plan.tunnel {
             tunnels::check(tunnel, &mut problems);
         }
-    }
-    if !problems.is_empty() {
-        let exit = if problems.are_all_passing() {
-            Exit::Failure
-        } else {
-            Exit::Usage
-        };
-        return Err(Failure::new(exit, problems));
-    }
-    if only_check {
+        engine.try_out(&desired, problems).map_err(wrong)?;
         say!("the configuration is right, and this machine can do it");
         return Ok(());
     }
-    // Signals count from here on, so that what is created below is also closed in order.
-    let stop = signals::stop()?;
-    let listeners = portals::bind(&plan)?;
+    // Signals count from here on, so that what is created below is also closed in order. Without a file there is
+    // nothing to read anew: then SIGHUP means that the terminal is gone.
+    let (stop, reload) = if has_file {
+        (signals::stop_but_hangup()?, Some(signals::reload()?))
+    } else {
+        (signals::stop()?, None)
+    };
+    if !problems.is_empty() {
+        // Everything that is wrong is told at once.
+        return Err(wrong(engine.try_out(&desired, problems).err().unwrap_or_default()));
+    }
+    let plan = desired.plan.clone();
+    let control = Control::bind(&plan.control, args.control.as_deref()).context("control socket")?;
     let tunnels = plan.tunnel.as_ref().map(Tunnels::bind).transpose()?;
-    let targets = opened.into_targets(&plan)?;
-    let addresses: Vec<SocketAddr> = listeners
-        .iter()
-        .filter_map(|listener| listener.local_addr().ok())
-        .collect();
-    let server = Server::new(Node::new(plan.limits.clone(), targets.iter().cloned()));
-    announce::announce(&plan, &targets, &addresses);
-    serve(&server, listeners, tunnels, stop).await.or_exit(Exit::Failure)
+    engine.start(desired, problems).await.map_err(|error| match error {
+        StartError::Problems(problems) => wrong(problems),
+        StartError::Failed(error) => error.into(),
+    })?;
+    let addresses = engine.portal_addresses().await;
+    let control_path = control.as_ref().map(|control| control.path().to_owned());
+    let control = control.map(|control| tokio::spawn(control.run(Arc::new(Desk(Arc::clone(&engine))))));
+    announce::announce(&plan, engine.node(), &addresses, control_path.as_deref());
+    let served = serve(&engine, tunnels, stop, reload).await;
+    if let Some(control) = control {
+        control.abort();
+        // So that its socket is gone.
+        let _aborted = control.await;
+    }
+    served.or_exit(Exit::Failure)
 }
 
-/// Runs portals and tunnels until `stop`, then closes everything.
+fn wrong(problems: Problems) -> Failure {
+    let exit = if problems.are_all_passing() {
+        Exit::Failure
+    } else {
+        Exit::Usage
+    };
+    Failure::new(exit, problems)
+}
+
+/// Runs tunnels until `stop`, then closes everything.
 async fn serve(
-    server: &Server,
-    listeners: Vec<TcpListener>,
+    engine: &Arc<Engine>,
     tunnels: Option<Tunnels>,
     mut stop: signals::Stop,
+    reload: Option<Signal>,
 ) -> anyhow::Result<()> {
-    let (portals_stop, portals_stopping) = watch::channel(false);
     let (tunnels_stop, tunnels_stopping) = watch::channel(false);
-    let mut tasks = JoinSet::new();
-    for listener in listeners {
-        let (server, until) = (server.clone(), until(&portals_stopping));
-        tasks.spawn(async move { server.serve(listener, Portal::default(), until).await });
-    }
-    let tunnels = tunnels.map(|tunnels| tokio::spawn(tunnels.run(server.clone(), until(&tunnels_stopping))));
+    let tunnels = tunnels.map(|tunnels| {
+        let (server, table) = (engine.server().clone(), Arc::clone(engine.table()));
+        tokio::spawn(tunnels.run(server, table, until(&tunnels_stopping)))
+    });
+    let reloading = tokio::spawn(reload_when_told(Arc::clone(engine), reload));
 
     let signal = stop.signal().await;
     tracing::info!("{signal}: closing sessions and flushing every LUN");
-    portals_stop.send_replace(true);
-    while tasks.join_next().await.is_some() {}
+    reloading.abort();
     // Sessions end before the tunnels they came through, so that initiators hear of it.
+    let closed = async {
+        engine.stop_accepting().await;
+        engine.server().stop().await
+    };
     let flushed = tokio::select! {
-        flushed = server.stop() => flushed,
+        flushed = closed => flushed,
         signal = stop.signal() => return Err(anyhow!("{signal} again: stopped without flushing, writes may be lost")),
     };
     tunnels_stop.send_replace(true);
@@ -152,6 +165,20 @@ async fn serve(
     }
     let failed: Vec<String> = flushed.iter().map(ToString::to_string).collect();
     Err(anyhow!("writes may be lost: {}", failed.join("; ")))
+}
+
+/// Reads the configuration anew at every SIGHUP; what that comes to is told in the log.
+async fn reload_when_told(engine: Arc<Engine>, hangup: Option<Signal>) {
+    let Some(mut hangup) = hangup else { return };
+    while hangup.recv().await.is_some() {
+        tracing::info!("SIGHUP: reading the configuration anew");
+        // Nobody is there to say --force.
+        match engine.reload(How::default()).await {
+            Ok(applied) if applied.changes.is_empty() => tracing::info!("nothing has changed"),
+            Ok(applied) => applied.notes.iter().for_each(|note| tracing::info!("{note}")),
+            Err(refusal) => tracing::error!("nothing was changed: {refusal}"),
+        }
+    }
 }
 
 /// Resolves when it is time to stop, or when whoever would say so is gone.

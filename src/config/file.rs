@@ -13,10 +13,49 @@ use super::size::Size;
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct File {
+    pub(super) user: Vec<UserTable>,
+    pub(super) chap: ChapTable,
+    pub(super) discovery: Option<Spanned<DiscoveryTable>>,
     pub(super) target: Vec<TargetTable>,
     pub(super) portal: Vec<PortalTable>,
     pub(super) tunnel: Option<Spanned<TunnelTable>>,
+    pub(super) control: Option<Spanned<ControlTable>>,
+    pub(super) metrics: Option<Spanned<MetricsTable>>,
     pub(super) limits: LimitsTable,
+}
+
+/// `[[user]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UserTable {
+    pub(super) name: Spanned<String>,
+    pub(super) secret_file: Option<Spanned<PathBuf>>,
+    pub(super) secret_credential: Option<Spanned<String>>,
+}
+
+/// `[chap]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ChapTable {
+    pub(super) min_digest: Option<Spanned<String>>,
+}
+
+/// `[discovery]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DiscoveryTable {
+    pub(super) auth: Option<Spanned<AuthWord>>,
+    #[serde(default)]
+    pub(super) users: Vec<Spanned<String>>,
+    pub(super) mutual: Option<Spanned<String>>,
+}
+
+/// What a login needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum AuthWord {
+    None,
+    Chap,
 }
 
 /// `[[target]]`
@@ -25,8 +64,43 @@ pub(super) struct File {
 pub(super) struct TargetTable {
     pub(super) name: Spanned<String>,
     pub(super) alias: Option<Spanned<String>>,
+    pub(super) auth: Option<Spanned<AuthWord>>,
+    #[serde(default)]
+    pub(super) users: Vec<Spanned<String>>,
+    pub(super) mutual: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) tunnel_only: bool,
+    #[serde(default)]
+    pub(super) portal_groups: Vec<Spanned<i64>>,
+    pub(super) iops_max: Option<Spanned<i64>>,
+    pub(super) bytes_per_second_max: Option<Spanned<Size>>,
+    #[serde(default)]
+    pub(super) allow: Vec<Spanned<AllowTable>>,
     #[serde(default)]
     pub(super) lun: Vec<LunTable>,
+}
+
+/// `[[target.allow]]` and `[[target.lun.allow]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AllowTable {
+    #[serde(default)]
+    pub(super) initiators: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub(super) users: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub(super) tunnel_users: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub(super) access: AccessWord,
+}
+
+/// What a rule lets do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum AccessWord {
+    ReadOnly,
+    #[default]
+    ReadWrite,
 }
 
 /// `[[target.lun]]`
@@ -39,12 +113,33 @@ pub(super) struct LunTable {
     pub(super) memory: Option<Spanned<Size>>,
     pub(super) size: Option<Spanned<Size>>,
     pub(super) block_size_bytes: Option<Spanned<i64>>,
+    pub(super) physical_block_size_bytes: Option<Spanned<i64>>,
+    pub(super) provisioning: Option<Spanned<ProvisioningWord>>,
+    pub(super) thin_threshold_percent: Option<Spanned<i64>>,
     pub(super) write_cache: Option<Spanned<WriteCacheWord>>,
     #[serde(default)]
     pub(super) read_only: bool,
     #[serde(default)]
+    pub(super) removable: bool,
+    #[serde(default)]
     pub(super) shared: bool,
+    #[serde(default)]
+    pub(super) offline: bool,
+    #[serde(default)]
+    pub(super) copy_offload: bool,
     pub(super) serial: Option<Spanned<String>>,
+    pub(super) iops_max: Option<Spanned<i64>>,
+    pub(super) bytes_per_second_max: Option<Spanned<Size>>,
+    #[serde(default)]
+    pub(super) allow: Vec<Spanned<AllowTable>>,
+}
+
+/// The two words for how space is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum ProvisioningWord {
+    Thin,
+    Thick,
 }
 
 /// The two words for a write cache.
@@ -62,6 +157,7 @@ pub(super) struct PortalTable {
     pub(super) listen: Spanned<Listen>,
     #[serde(default)]
     pub(super) allow_public: bool,
+    pub(super) group: Option<Spanned<i64>>,
 }
 
 /// An address to listen on, with or without a port.
@@ -94,8 +190,28 @@ pub(super) struct TunnelTable {
     pub(super) socket: Option<Spanned<PathBuf>>,
     pub(super) group: Option<Spanned<String>>,
     pub(super) port: Option<Spanned<i64>>,
+    pub(super) portal_group: Option<Spanned<i64>>,
     pub(super) mtu_bytes: Option<Spanned<i64>>,
     pub(super) clients: Option<Spanned<i64>>,
+}
+
+/// `[control]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ControlTable {
+    #[serde(default = "yes")]
+    pub(super) enable: bool,
+    pub(super) socket: Option<Spanned<PathBuf>>,
+    pub(super) group: Option<Spanned<String>>,
+}
+
+/// `[metrics]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MetricsTable {
+    pub(super) listen: Spanned<SocketAddr>,
+    #[serde(default)]
+    pub(super) allow_public: bool,
 }
 
 fn yes() -> bool {

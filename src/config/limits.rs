@@ -9,6 +9,10 @@ use super::problem::Problems;
 
 /// Largest segment and burst (RFC 7143 §13.12 to §13.14): 2**24 - 1 bytes; the smallest is 512.
 const BURST_BYTES: std::ops::RangeInclusive<i64> = 512..=0xff_ffff;
+/// What may come unasked, or in one PDU: more only costs memory.
+const SEGMENT_BYTES: std::ops::RangeInclusive<i64> = 512..=1024 * 1024;
+/// Commands of one session.
+const COMMANDS_MAX: i64 = 4096;
 /// A day: longer is a slip of the unit.
 const TIME_MAX_MS: i64 = 24 * 3600 * 1000;
 /// More memory than any machine gives to one program.
@@ -53,12 +57,12 @@ limits! {
     idle_ping_ms: u64, 100..=TIME_MAX_MS;
     upload_ping_ms: u64, 100..=TIME_MAX_MS;
     abort_wait_ms: u64, 1..=TIME_MAX_MS;
-    command_window: u32, 1..=65_535;
-    immediate_commands: u32, 1..=65_535;
-    max_recv_data_segment_bytes: u32, BURST_BYTES;
-    first_burst_bytes: u32, BURST_BYTES;
+    command_window: u32, 1..=COMMANDS_MAX;
+    immediate_commands: u32, 1..=COMMANDS_MAX;
+    max_recv_data_segment_bytes: u32, SEGMENT_BYTES;
+    first_burst_bytes: u32, SEGMENT_BYTES;
     max_burst_bytes: u32, BURST_BYTES;
-    max_outstanding_r2t: u16, 1..=65_535;
+    max_outstanding_r2t: u16, 1..=16;
     window_memory_bytes: usize, 65_536..=MEMORY_MAX_BYTES;
     transfer_memory_bytes: usize, 65_536..=MEMORY_MAX_BYTES;
     sessions_per_initiator: usize, 1..=65_535;

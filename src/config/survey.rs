@@ -14,20 +14,29 @@ use super::problem::Problems;
 use super::size::Size;
 use super::{LunPlan, MediumPlan, Plan, PortalPlan};
 
-/// Looks at everything the plan names; what cannot work goes to `problems`.
-pub(crate) fn survey(plan: &Plan, problems: &mut Problems) {
-    let luns = || plan.targets.iter().flat_map(|target| &target.luns);
-    for lun in luns() {
+/// Looks at the LUNs that are to be opened and the portals that are to be bound; what cannot work goes to `problems`.
+pub(crate) fn survey<'a>(
+    plan: &Plan,
+    luns: impl IntoIterator<Item = &'a LunPlan>,
+    portals: &[&PortalPlan],
+    problems: &mut Problems,
+) {
+    for lun in luns {
         match &lun.medium {
             MediumPlan::File { path, size } => survey_file(lun, path, *size, problems),
             MediumPlan::Device { path } => survey_device(lun, path, problems),
             MediumPlan::Memory { size } => survey_memory(lun, *size, problems),
         }
     }
-    same_file_twice(luns(), problems);
-    for portal in &plan.portals {
+    let all = plan.targets.iter().flat_map(|target| &target.luns);
+    same_file_twice(all.filter(|lun| !lun.offline), problems);
+    for portal in portals {
         survey_portal(portal, problems);
     }
+}
+
+/// Looks whether there can be tunnels.
+pub(crate) fn survey_tunnel(plan: &Plan, problems: &mut Problems) {
     if let Some(tunnel) = &plan.tunnel
         && let Err(error) = tunnel::tun::check()
     {
@@ -86,12 +95,17 @@ fn existing_file(lun: &LunPlan, path: &Path, found: &Metadata, size: Option<Size
             format!("{shown} is in use as {device}: sudo losetup -d {device}, or export that with device ="),
         );
     }
-    if let Err(error) = OpenOptions::new().read(true).write(true).open(path) {
-        problems.add(
-            lun.line,
-            format!("{shown} cannot be read and written by this user: {error}"),
-        );
+    if let Some(text) = cannot_be_opened(lun, path) {
+        problems.add(lun.line, text);
     }
+}
+
+/// Why a file or device cannot be opened as it has to be.
+fn cannot_be_opened(lun: &LunPlan, path: &Path) -> Option<String> {
+    let opened = OpenOptions::new().read(true).write(!lun.read_only).open(path);
+    let error = opened.err()?;
+    let (shown, what) = (path.display(), if lun.read_only { "read" } else { "read and written" });
+    Some(format!("{shown} cannot be {what} by this user: {error}"))
 }
 
 fn survey_memory(lun: &LunPlan, size: Size, problems: &mut Problems) {
@@ -224,11 +238,8 @@ fn survey_device(lun: &LunPlan, path: &Path, problems: &mut Problems) {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     if let Some(place) = mounted_at(&mounts, found.rdev()) {
         problems.add_passing(lun.line, format!("{shown} is mounted at {place}: sudo umount {place}"));
-    } else if let Err(error) = OpenOptions::new().read(true).write(true).open(path) {
-        problems.add_passing(
-            lun.line,
-            format!("{shown} cannot be read and written by this user: {error}"),
-        );
+    } else if let Some(text) = cannot_be_opened(lun, path) {
+        problems.add_passing(lun.line, text);
     }
 }
 

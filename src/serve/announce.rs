@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use target_core::iscsi::Target;
+use target_core::iscsi::Node;
+use target_core::iscsi::node::Target;
+use target_core::iscsi::policy::Auth;
 use target_core::lun::WriteCache;
 use tunnel::client::SOCKET_PATH;
 
@@ -14,15 +16,30 @@ use crate::say::say;
 const UNPRIVILEGED_PORT: u16 = 1024;
 
 /// Prints what is exported where, the commands for the other side, and the line that starts with `ready`.
-pub(crate) fn announce(plan: &Plan, targets: &[std::sync::Arc<Target>], portals: &[SocketAddr]) {
-    for (plan, target) in plan.targets.iter().zip(targets) {
-        exported(plan, target);
+pub(crate) fn announce(plan: &Plan, node: &Node, portals: &[SocketAddr], control: Option<&Path>) {
+    for plan in &plan.targets {
+        if let Some(target) = node.target(&plan.name) {
+            exported(plan, &target);
+        }
     }
+    let chap = plan
+        .targets
+        .iter()
+        .all(|target| target.policy.auth == Auth::Chap || target.policy.tunnel_only);
     for portal in portals {
-        say!("portal {portal}{}", reach(portal.ip()));
+        say!(
+            "portal {portal}{}",
+            reach(portal.ip(), chap && !plan.targets.is_empty())
+        );
     }
     if let Some(tunnel) = &plan.tunnel {
         say!("tunnels at {} (portal port {})", tunnel.socket.display(), tunnel.port);
+    }
+    if let Some(metrics) = plan.metrics {
+        say!("metrics at http://{}/metrics", metrics.address);
+    }
+    if let Some(control) = control {
+        say!("control socket {}", control.display());
     }
     say!();
     commands(plan, portals);
@@ -41,6 +58,7 @@ fn exported(plan: &TargetPlan, target: &Target) {
     }
     for lun in &plan.luns {
         let Some(unit) = target.device.unit(lun.lun) else {
+            say!("  LUN {}: offline, {}", lun.lun, medium(lun));
             continue;
         };
         let size = Size(unit.medium().size_bytes());
@@ -74,9 +92,11 @@ fn properties(lun: &LunPlan) -> String {
     text
 }
 
-fn reach(ip: IpAddr) -> &'static str {
+fn reach(ip: IpAddr, chap: bool) -> &'static str {
     if ip.is_loopback() {
         ", from this machine only"
+    } else if chap {
+        ", NOT ENCRYPTED; who logs in needs a secret (CHAP)"
     } else {
         ", NOT ENCRYPTED, open to everyone who can reach it"
     }
@@ -164,6 +184,7 @@ mod tests {
             socket: socket.into(),
             group: None,
             port: 3260,
+            portal_group: 1,
             mtu_bytes: 1500,
             clients: 1,
             line: None,

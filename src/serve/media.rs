@@ -1,17 +1,18 @@
-//! Opening the media of a plan in two steps: first what exists, which locks it and changes nothing; then, when all else
-//! is known to work, what has to be created.
+//! Opening the media of LUNs in two steps: first what exists, which locks it and changes nothing; then, when all else is
+//! known to work, what has to be created.
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use target_core::iscsi::Target;
-use target_core::lun::{BlockMedium, FileMedium, FileOptions, Medium, MemoryMedium, OpenError};
-use target_core::scsi::{Device, Identity, LogicalUnit, LogicalUnitOptions};
+use rustix::fs::Access;
+use target_core::lun::{
+    Allocation, BlockMedium, FileMedium, FileOptions, Medium, MemoryMedium, MemoryOptions, OpenError,
+};
+use target_core::scsi::{Identity, LogicalUnit, LogicalUnitOptions, MediumOptions};
 
-use crate::config::{LunPlan, MediumPlan, Plan, Problems};
+use crate::config::{LunPlan, MediumPlan, Problems, Provisioning};
 use crate::culprit;
 
 /// T10 vendor identification.
@@ -21,41 +22,35 @@ const PRODUCT: &str = "disk";
 /// Product revision: as much of the version as fits four bytes.
 const REVISION: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
 
-/// The media of a plan in its order: open and locked, or still to be created.
+/// Opens what exists, and locks it.
 #[derive(Debug, Default)]
-pub(crate) struct Opened {
-    media: Vec<Option<Arc<dyn Medium>>>,
+pub(crate) struct Opener {
+    /// What it has open.
+    locked: Vec<(u64, u64)>,
 }
 
-/// Opens what exists. What does not open goes to `problems`.
-pub(crate) fn open_existing(plan: &Plan, problems: &mut Problems) -> Opened {
-    let luns = plan.targets.iter().flat_map(|target| &target.luns);
-    let mut opened = Opened::default();
-    let mut locked = Vec::new();
-    for lun in luns {
+impl Opener {
+    /// Opens the medium of a LUN; `None` if it is still to be created. What does not open goes to `problems`.
+    pub(crate) fn open(&mut self, lun: &LunPlan, problems: &mut Problems) -> Option<Arc<dyn Medium>> {
         let file = identity(lun);
         let medium = open(lun).unwrap_or_else(|error| {
-            add_problem(lun, error, file.is_some() && locked.contains(&file), problems);
+            let named_twice = file.is_some_and(|file| self.locked.contains(&file));
+            add_problem(lun, error, named_twice, problems);
             None
-        });
-        if medium.is_some() {
-            locked.push(file);
-        }
-        opened.media.push(medium);
+        })?;
+        self.locked.extend(file);
+        Some(medium)
     }
-    opened
 }
 
 /// Device and inode of what a LUN is kept in.
 fn identity(lun: &LunPlan) -> Option<(u64, u64)> {
-    let (MediumPlan::File { path, .. } | MediumPlan::Device { path }) = &lun.medium else {
-        return None;
-    };
-    let found = std::fs::metadata(path).ok()?;
+    let found = std::fs::metadata(lun.medium.path()?).ok()?;
     Some((found.dev(), found.ino()))
 }
 
-fn open(lun: &LunPlan) -> Result<Option<Arc<dyn Medium>>, OpenError> {
+/// Opens the medium of a LUN; `None` if it is a file that is not there.
+pub(crate) fn open(lun: &LunPlan) -> Result<Option<Arc<dyn Medium>>, OpenError> {
     Ok(match &lun.medium {
         MediumPlan::File { path, .. } => match FileMedium::open(path, options(lun)) {
             Ok(medium) => Some(Arc::new(medium)),
@@ -63,7 +58,15 @@ fn open(lun: &LunPlan) -> Result<Option<Arc<dyn Medium>>, OpenError> {
             Err(error) => return Err(error),
         },
         MediumPlan::Device { path } => Some(Arc::new(BlockMedium::open(path, options(lun))?)),
-        MediumPlan::Memory { size } => Some(Arc::new(MemoryMedium::new(size.0, lun.block_size_bytes)?)),
+        MediumPlan::Memory { size } => {
+            let options = MemoryOptions {
+                block_bytes: lun.block_size_bytes,
+                physical_block_bytes: lun.physical_block_size_bytes,
+                allocation: allocation(lun),
+                ..MemoryOptions::default()
+            };
+            Some(Arc::new(MemoryMedium::with_options(size.0, options)?))
+        }
     })
 }
 
@@ -91,37 +94,29 @@ fn add_problem(lun: &LunPlan, error: OpenError, named_twice: bool, problems: &mu
     }
 }
 
+fn allocation(lun: &LunPlan) -> Allocation {
+    match lun.provisioning {
+        Some(Provisioning::Thick) => Allocation::Thick,
+        Some(Provisioning::Thin) | None => Allocation::Thin,
+    }
+}
+
 fn options(lun: &LunPlan) -> FileOptions {
+    // What is read-only for initiators is opened for reading alone only where it has to be: so it can become writable
+    // while it is served.
+    let path = lun.medium.path();
+    let unwritable = path.is_some_and(|path| rustix::fs::access(path, Access::WRITE_OK).is_err());
     FileOptions {
         block_bytes: lun.block_size_bytes,
+        physical_block_bytes: lun.physical_block_size_bytes,
         write_cache: lun.write_cache,
-        ..FileOptions::default()
+        allocation: allocation(lun),
+        read_only: lun.read_only && unwritable,
     }
 }
 
-impl Opened {
-    /// Creates what is missing and puts everything together. If that fails, what was created goes again.
-    pub(crate) fn into_targets(self, plan: &Plan) -> anyhow::Result<Vec<Arc<Target>>> {
-        let mut created = Created::default();
-        let mut media = self.media.into_iter();
-        let mut targets = Vec::new();
-        for target in &plan.targets {
-            let mut units = BTreeMap::new();
-            for lun in &target.luns {
-                let medium = match media.next().flatten() {
-                    Some(medium) => medium,
-                    None => created.create(lun)?,
-                };
-                units.insert(lun.lun, unit(lun, medium));
-            }
-            targets.push(Target::new(&target.name, target.alias.clone(), Device::new(units)));
-        }
-        created.keep();
-        Ok(targets)
-    }
-}
-
-fn unit(lun: &LunPlan, medium: Arc<dyn Medium>) -> Arc<LogicalUnit> {
+/// A medium under its name.
+pub(crate) fn unit(lun: &LunPlan, medium: Arc<dyn Medium>) -> Arc<LogicalUnit> {
     let identity = Identity {
         vendor: VENDOR.to_owned(),
         product: PRODUCT.to_owned(),
@@ -131,18 +126,24 @@ fn unit(lun: &LunPlan, medium: Arc<dyn Medium>) -> Arc<LogicalUnit> {
     let options = LogicalUnitOptions {
         shared: lun.shared,
         read_only: lun.read_only,
+        medium: MediumOptions {
+            removable: lun.removable,
+            copy_offload: lun.copy_offload,
+            threshold_percent: lun.thin_threshold_percent,
+        },
     };
     LogicalUnit::with_options(medium, identity, options)
 }
 
-/// Files made by this start; removed again unless everything worked.
+/// Files made for a change; removed again unless everything worked.
 #[derive(Debug, Default)]
-struct Created {
+pub(crate) struct Created {
     paths: Vec<PathBuf>,
 }
 
 impl Created {
-    fn create(&mut self, lun: &LunPlan) -> anyhow::Result<Arc<dyn Medium>> {
+    /// Makes the file of a LUN.
+    pub(crate) fn create(&mut self, lun: &LunPlan) -> anyhow::Result<Arc<dyn Medium>> {
         let MediumPlan::File { path, size: Some(size) } = &lun.medium else {
             anyhow::bail!("LUN {} has vanished since it was looked at", lun.lun);
         };
@@ -153,7 +154,8 @@ impl Created {
         Ok(Arc::new(medium))
     }
 
-    fn keep(mut self) {
+    /// They are here to stay.
+    pub(crate) fn keep(&mut self) {
         self.paths.clear();
     }
 }

@@ -1,0 +1,195 @@
+//! The secrets of users: read from files that others cannot read, or from systemd's credentials. What is said about
+//! them never shows one.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use target_core::iscsi::chap::Secret;
+use target_core::iscsi::policy::Credentials;
+
+use super::problem::Problems;
+use super::{LoginPlan, Plan, SecretSource, UserPlan};
+
+/// Longest file that is read for a secret, in bytes.
+const FILE_MAX_BYTES: u64 = 4096;
+/// Rights of others (stat(2)): none of them may be there.
+const OTHERS: u32 = 0o007;
+
+/// Secrets by the name of the user.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Secrets(BTreeMap<String, Secret>);
+
+/// Reads the secret of every user. What cannot be read goes to `problems`.
+pub(crate) fn load(plan: &Plan, problems: &mut Problems) -> Secrets {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    load_from(plan, credentials.as_deref(), problems)
+}
+
+fn load_from(plan: &Plan, credentials: Option<&Path>, problems: &mut Problems) -> Secrets {
+    let mut secrets = BTreeMap::new();
+    for user in &plan.users {
+        match read(user, credentials) {
+            Ok(secret) => {
+                secrets.insert(user.name.clone(), secret);
+            }
+            Err(text) => problems.add(user.line, format!("user {:?}: {text}", user.name)),
+        }
+    }
+    let secrets = Secrets(secrets);
+    for (login, place) in logins(plan) {
+        if let (Some(mutual), Some(own)) = (
+            &login.mutual,
+            login.mutual.as_ref().and_then(|name| secrets.0.get(name)),
+        ) {
+            let same = login.users.iter().find(|user| secrets.0.get(*user) == Some(own));
+            if let Some(same) = same {
+                // RFC 7143 §9.2.1: otherwise each end could answer with the other's help.
+                problems.add(
+                    login.line,
+                    format!(
+                        "{place}: users {same:?} and {mutual:?} have the same secret: each direction needs its own"
+                    ),
+                );
+            }
+        }
+    }
+    secrets
+}
+
+fn logins(plan: &Plan) -> impl Iterator<Item = (&LoginPlan, String)> {
+    let targets = plan.targets.iter();
+    targets
+        .map(|target| (&target.login, target.name.clone()))
+        .chain([(&plan.discovery, "discovery".to_owned())])
+}
+
+fn read(user: &UserPlan, credentials: Option<&Path>) -> Result<Secret, String> {
+    let path = match &user.source {
+        SecretSource::File(path) => path.clone(),
+        SecretSource::Credential(id) => credentials
+            .ok_or_else(|| {
+                format!("there are no credentials: start farlun by systemd, with LoadCredential={id}:/path in the unit")
+            })?
+            .join(id),
+    };
+    let shown = path.display();
+    let cannot = |error: std::io::Error| format!("cannot read the secret in {shown}: {error}");
+    let file = File::open(&path).map_err(cannot)?;
+    let found = file.metadata().map_err(cannot)?;
+    if !found.is_file() {
+        return Err(format!("{shown} is no regular file"));
+    }
+    if found.mode() & OTHERS != 0 {
+        return Err(format!("{shown} can be read by other users: chmod 600 {shown}"));
+    }
+    let mut bytes = Vec::new();
+    file.take(FILE_MAX_BYTES).read_to_end(&mut bytes).map_err(cannot)?;
+    // What an editor or echo puts at the end is no part of it.
+    if bytes.ends_with(b"\n") {
+        bytes.pop();
+        if bytes.ends_with(b"\r") {
+            bytes.pop();
+        }
+    }
+    Secret::new(bytes).map_err(|error| format!("{shown}: {error}"))
+}
+
+impl Secrets {
+    /// What a target or discovery needs to know of them.
+    pub(crate) fn credentials(&self, plan: &Plan, login: &LoginPlan) -> Credentials {
+        let of = |name: &String| self.0.get(name).map(|secret| (name.clone(), secret.clone()));
+        Credentials {
+            users: login.users.iter().filter_map(of).collect(),
+            mutual: login.mutual.as_ref().and_then(of),
+            min_digest: plan.min_digest,
+        }
+    }
+
+    /// Whether a user has another secret there.
+    pub(crate) fn differs(&self, other: &Self, user: &str) -> bool {
+        self.0.get(user) != other.0.get(user)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    const TEXT: &str = r#"
+        [[user]]
+        name = "anna"
+        secret_file = "anna.secret"
+        [[user]]
+        name = "disk"
+        secret_credential = "disk"
+        [[target]]
+        name = "iqn.2026-11.com.example:disk"
+        auth = "chap"
+        users = ["anna"]
+        mutual = "disk"
+        [[portal]]
+        listen = "127.0.0.1"
+    "#;
+
+    fn write(path: &Path, text: &str, mode: u32) {
+        std::fs::write(path, text).unwrap();
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn secrets_are_read_and_never_shown() {
+        let home = tempfile::tempdir().unwrap();
+        let (plan, parsed) = super::super::parse(Some("farlun.toml"), TEXT, home.path()).unwrap();
+        assert!(parsed.is_empty(), "{parsed}");
+        let load = |credentials: bool| {
+            let mut problems = Problems::of_file("farlun.toml", TEXT);
+            let secrets = load_from(&plan, credentials.then_some(home.path()), &mut problems);
+            (secrets, problems.to_string())
+        };
+        let (anna, disk) = (home.path().join("anna.secret"), home.path().join("disk"));
+        write(&anna, "a secret of hers\n", 0o600);
+        write(&disk, "a secret of ours", 0o400);
+        let (secrets, said) = load(true);
+        assert_eq!(said, "");
+        let credentials = secrets.credentials(&plan, &plan.targets[0].login);
+        assert_eq!(
+            credentials.users.get("anna"),
+            Some(&Secret::new("a secret of hers").unwrap())
+        );
+        assert_eq!(
+            credentials.mutual.as_ref().unwrap().1,
+            Secret::new("a secret of ours").unwrap()
+        );
+        let shown = format!("{secrets:?} {credentials:?} {plan:?}");
+        assert!(!shown.contains("of hers") && !shown.contains("of ours"), "{shown}");
+        assert!(secrets.credentials(&plan, &plan.discovery).users.is_empty());
+
+        assert!(
+            load(false)
+                .1
+                .contains("farlun.toml:7: user \"disk\": there are no credentials")
+        );
+        for (text, mode, expected) in [
+            ("a secret of hers", 0o644, "chmod 600"),
+            ("a secret of hers", 0o602, "chmod 600"),
+            ("short", 0o600, "at least 12"),
+            ("a secret of ours\r\n", 0o600, "have the same secret"),
+        ] {
+            write(&anna, text, mode);
+            let (_, said) = load(true);
+            assert!(
+                said.contains(expected) && said.starts_with("farlun.toml:"),
+                "{expected}: {said}"
+            );
+            assert!(!said.contains(text.trim_end()), "{said}");
+        }
+        std::fs::remove_file(&anna).unwrap();
+        assert!(load(true).1.contains("cannot read the secret"));
+    }
+}
