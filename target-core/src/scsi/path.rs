@@ -8,6 +8,7 @@ use super::attention::{Attention, Pending};
 use super::device::Mode;
 use super::generation::{Generations, Pending as Leaving};
 use super::nexus::Nexus;
+use super::ports::NexusName;
 use super::sense::Sense;
 use super::unit::LogicalUnit;
 
@@ -18,8 +19,7 @@ pub(super) struct Path {
     unit: Arc<LogicalUnit>,
     nexus_id: u64,
     initiator: Box<str>,
-    port: Box<str>,
-    target_port: u16,
+    name: NexusName,
     device_id: u64,
     admitted: AtomicBool,
     read_only: AtomicBool,
@@ -37,8 +37,7 @@ impl Path {
             unit,
             nexus_id: nexus.id(),
             initiator: nexus.initiator().into(),
-            port: nexus.port().into(),
-            target_port: nexus.target_port().relative(),
+            name: NexusName::new(nexus.port(), nexus.target_port().clone()),
             admitted: AtomicBool::new(false),
             read_only: AtomicBool::new(mode == Mode::ReadOnly),
             device_id: nexus.device().id(),
@@ -70,12 +69,12 @@ impl Path {
     }
 
     pub(super) fn port(&self) -> &str {
-        &self.port
+        &self.name.initiator_port
     }
 
-    /// Relative identifier of our port: with [`port`](Self::port) it names the I_T nexus.
-    pub(super) fn target_port(&self) -> u16 {
-        self.target_port
+    /// The nexus by the names of its ports.
+    pub(super) fn name(&self) -> &NexusName {
+        &self.name
     }
 
     /// CHECK CONDITION, its sense data in the format that the unit is set to.

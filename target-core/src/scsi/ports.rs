@@ -32,6 +32,23 @@ impl TargetPort {
     }
 }
 
+/// An I_T nexus by the names of its two ports: what registrations belong to, whoever is logged in (SPC-5 5.13.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NexusName {
+    /// Name of the initiator port, for iSCSI `iqn.…,i,0x` and the ISID in twelve hex digits (RFC 7143 §4.4.3).
+    pub(super) initiator_port: Box<str>,
+    pub(super) target_port: TargetPort,
+}
+
+impl NexusName {
+    pub(super) fn new(initiator_port: &str, target_port: TargetPort) -> Self {
+        Self {
+            initiator_port: initiator_port.into(),
+            target_port,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

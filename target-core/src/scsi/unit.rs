@@ -10,6 +10,7 @@ use super::attention::Attention;
 use super::path::{Path, Place};
 use super::generation::Drain;
 use super::mode::Modes;
+use super::persist::Keeper;
 use super::reservations::Reservations;
 use super::table::Access;
 use super::upkeep::{MediumOptions, Upkeep};
@@ -43,6 +44,7 @@ pub struct LogicalUnit {
     /// What is going on at the medium.
     upkeep: Upkeep,
     modes: Modes,
+    pub(super) keeper: Keeper,
     /// Held while the size changes; while the medium becomes smaller, `limit_bytes` is its size to be.
     resizing: Mutex<()>,
     limit_bytes: AtomicU64,
@@ -114,6 +116,7 @@ impl LogicalUnit {
             limit_bytes: AtomicU64::new(u64::MAX),
             closed: ClosedFlag::default(),
             modes: Modes::default(),
+            keeper: Keeper::default(),
         })
     }
 
@@ -306,7 +309,14 @@ impl LogicalUnit {
             return false;
         }
         !self.reserved.load(Ordering::Acquire)
-            || self.with_reservations(|held| held.allow(path.nexus_id(), path.port(), access))
+            || self.with_reservations(|held| held.allow(path.nexus_id(), path.name(), access))
+    }
+
+    /// Initiator ports of this initiator that have a way to the unit.
+    pub(super) fn ports_of(&self, initiator: &str) -> Vec<Box<str>> {
+        let state = self.lock();
+        let paths = state.paths().filter(|path| path.initiator() == initiator);
+        paths.map(|path| path.port().into()).collect()
     }
 
     /// Looks at the reservations.
@@ -319,10 +329,10 @@ impl LogicalUnit {
         let mut state = self.lock();
         let result = change(&mut state.reservations);
         self.reserved.store(state.reservations.is_any(), Ordering::Release);
-        for (port, attention) in state.reservations.take_news() {
+        for (nexus, attention) in state.reservations.take_news() {
             let told = state
                 .paths()
-                .filter(|other| other.port() == &*port && other.nexus_id() != path.nexus_id());
+                .filter(|other| *other.name() == nexus && other.nexus_id() != path.nexus_id());
             told.for_each(|other| other.pending().establish(attention));
         }
         result
@@ -363,11 +373,6 @@ impl LogicalUnit {
         let state = self.lock();
         let paths = state.paths().filter(|path| doomed(path));
         paths.map(|path| path.generations().abort()).collect()
-    }
-
-    /// Aborts the commands of every nexus of an initiator port, as PREEMPT AND ABORT does (SPC-5 5.13.11.2.6).
-    pub(super) fn abort_port(&self, port: &str) -> Drain {
-        self.abort(|path| path.port() == port)
     }
 
     /// A nexus does not see the unit any more.

@@ -40,12 +40,12 @@ fn plan(request: &Request<'_>, list_bytes: u32) -> Planned {
     Ok(Control::plan(request, list_bytes, 0, select))
 }
 
-fn select(job: &Job<'_>, cdb: &[u8]) -> Outcome {
+fn select(job: &Job<'_>, control: &Control) -> Outcome {
     let unit = job.path.unit();
     let modes = &unit.modes().flipped;
     let (before, flipped) = loop {
         let before = modes.load(Ordering::SeqCst);
-        let after = read_list(unit, before, cdb[0] == 0x55, job.data)?;
+        let after = read_list(unit, before, control.cdb()[0] == 0x55, job.data)?;
         // Another MODE SELECT may have come in between.
         if modes
             .compare_exchange(before, after, Ordering::SeqCst, Ordering::SeqCst)
