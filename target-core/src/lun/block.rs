@@ -63,6 +63,10 @@ impl BlockMedium {
         check_size(|| path.display().to_string(), size_bytes, options.block_bytes)?;
 
         let queue = Queue::of(metadata.rdev());
+        // Opening such a device for writing succeeds, only writing does not.
+        if !options.read_only && queue.as_ref().is_some_and(Queue::is_write_protected) {
+            return Err(OpenError::WriteProtected { path: path.to_owned() });
+        }
         let physical_block_bytes = options
             .physical_block_bytes
             .unwrap_or(physical_bytes)
@@ -114,6 +118,10 @@ impl Queue {
 
     fn limit(&self, name: &str) -> Option<u64> {
         number(&self.queue.join(name))
+    }
+
+    fn is_write_protected(&self) -> bool {
+        number(&self.device.join("ro")) == Some(1)
     }
 
     fn zeroes_quickly(&self) -> bool {

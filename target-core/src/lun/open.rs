@@ -91,6 +91,12 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
+    /// The device takes no writes.
+    #[error("{path} is write protected; serve it read-only, or make it writable (blockdev --setrw {path})")]
+    WriteProtected {
+        /// The device.
+        path: PathBuf,
+    },
     /// The device's sectors are larger than the LUN's blocks.
     #[error(
         "{path} has sectors of {sector_bytes} bytes, so it cannot be served in blocks of {block_bytes}; set the LUN's block size to {sector_bytes}"
