@@ -136,7 +136,9 @@ impl Nexus {
     /// will not come to a good end any more: what was there is gone, or out of sight.
     pub fn refresh(&mut self, view: View<'_>) -> Vec<u16> {
         let before = self.luns();
+        let mut new = Vec::new();
         let lost = self.look(view, |path| {
+            new.push(path.lun());
             // Whatever was there under this number, if only as a LUN that is not ready, it is another unit.
             if before.binary_search(&path.lun()).is_ok() {
                 path.pending().establish(Attention::MediumChanged);
@@ -144,14 +146,14 @@ impl Nexus {
             }
         });
         if !lost.is_empty() || self.luns() != before {
-            for path in &self.paths {
+            for path in self.paths.iter().filter(|path| !new.contains(&path.lun())) {
                 path.pending().establish(Attention::ReportedLunsChanged);
             }
         }
         lost
     }
 
-    fn look(&mut self, view: View<'_>, greet: impl Fn(&Path)) -> Vec<u16> {
+    fn look(&mut self, view: View<'_>, mut greet: impl FnMut(&Path)) -> Vec<u16> {
         let mut old: BTreeMap<u16, Arc<Path>> = std::mem::take(&mut self.paths)
             .into_iter()
             .map(|path| (path.lun(), path))
