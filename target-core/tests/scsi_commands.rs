@@ -87,18 +87,18 @@ fn reads_and_writes_of_every_length() {
     let disk = disk();
     let first = [0x11; 512];
     let second = [0x22; 1024];
-    assert_eq!(good(&disk, &[0x0A, 0, 0, 1, 1, 0], &first), []);
-    assert_eq!(good(&disk, &write_10(2, 2), &second), []);
+    assert_eq!(good(&disk, &[0x0A, 0, 0, 1, 1, 0], &first), NOTHING);
+    assert_eq!(good(&disk, &write_10(2, 2), &second), NOTHING);
     assert_eq!(good(&disk, &[0x08, 0, 0, 1, 1, 0], &[]), first);
     assert_eq!(good(&disk, &read_10(2, 2), &[]), second);
     assert_eq!(good(&disk, &cdb_12(0xA8, 0, 2, 2), &[]), second);
     assert_eq!(good(&disk, &cdb_16(0x88, 0, 2, 2), &[]), second);
-    assert_eq!(good(&disk, &cdb_12(0xAA, 0, 4, 1), &first), []);
-    assert_eq!(good(&disk, &cdb_16(0x8A, 0, 5, 1), &first), []);
+    assert_eq!(good(&disk, &cdb_12(0xAA, 0, 4, 1), &first), NOTHING);
+    assert_eq!(good(&disk, &cdb_16(0x8A, 0, 5, 1), &first), NOTHING);
     assert_eq!(good(&disk, &read_10(4, 2), &[]), [0x11; 1024]);
     // DPO and FUA are fine; zero blocks are none, but 256 in a CDB of six bytes.
     assert_eq!(good(&disk, &cdb_10(0x28, 0x18, 1, 1), &[]), first);
-    assert_eq!(good(&disk, &read_10(0, 0), &[]), []);
+    assert_eq!(good(&disk, &read_10(0, 0), &[]), NOTHING);
     assert_eq!(good(&disk, &[0x08, 0, 0, 0, 0, 0], &[]).len(), 256 * 512);
     assert_eq!(execution(&disk, &[0x0A, 0, 0, 0, 0, 0]).data_out_bytes(), 256 * 512);
 }
@@ -107,9 +107,9 @@ fn reads_and_writes_of_every_length() {
 fn a_write_cut_short_stores_the_whole_blocks() {
     let disk = disk();
     good(&disk, &write_10(0, 2), &[0xAA; 1024]);
-    assert_eq!(good(&disk, &write_10(0, 2), &[0xBB; 900]), []);
-    assert_eq!(good(&disk, &write_10(1, 1), &[0xBB; 200]), []);
-    assert_eq!(good(&disk, &write_10(1, 1), &[]), []);
+    assert_eq!(good(&disk, &write_10(0, 2), &[0xBB; 900]), NOTHING);
+    assert_eq!(good(&disk, &write_10(1, 1), &[0xBB; 200]), NOTHING);
+    assert_eq!(good(&disk, &write_10(1, 1), &[]), NOTHING);
     let data = good(&disk, &read_10(0, 2), &[]);
     assert_eq!(data[..512], [0xBB; 512]);
     assert_eq!(data[512..], [0xAA; 512]);
@@ -212,7 +212,7 @@ fn reserved_bits_naca_and_short_cdbs() {
     // A transport pads CDBs to 16 bytes; what lies beyond the CDB does not matter.
     let mut padded = [0xFF; 16];
     padded[..6].copy_from_slice(&[0; 6]);
-    assert_eq!(good(&disk, &padded, &[]), []);
+    assert_eq!(good(&disk, &padded, &[]), NOTHING);
 }
 
 #[test]
@@ -378,7 +378,7 @@ fn request_sense_and_unit_attentions() {
         .attach("iqn.2026-11.example:other", "iqn.2026-11.example:other,i,0x1")
         .unwrap();
     // Nothing is pending after a login.
-    assert_eq!(good(&two, &[0; 6], &[]), []);
+    assert_eq!(good(&two, &[0; 6], &[]), NOTHING);
     assert_eq!(good(&one, &[0x03, 0, 0, 0, 255, 0], &[])[..3], [0x70, 0, 0]);
 
     // A reset is heard by every nexus, once.

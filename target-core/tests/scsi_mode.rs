@@ -415,8 +415,8 @@ fn bits_of_the_cdb() {
         assert_eq!(sense(&response), INVALID_FIELD, "{what}");
         assert_eq!(response.sense[15..18], pointer, "{what}");
     }
-    assert_eq!(good(&disk, &[0x15, 0, 0, 0, 0, 0], &[]), [], "no list: nothing to do");
-    assert_eq!(good(&disk, &cdb_10(0x55, 0, 0, 0), &[]), []);
+    assert_eq!(good(&disk, &[0x15, 0, 0, 0, 0, 0], &[]), NOTHING, "no list: nothing to do");
+    assert_eq!(good(&disk, &cdb_10(0x55, 0, 0, 0), &[]), NOTHING);
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn standard_inquiry() {
     assert_eq!(data[58..66], [0x00, 0xA0, 0x04, 0x60, 0x04, 0xC0, 0x09, 0x60]);
     // Cut to the allocation length, without complaint.
     assert_eq!(good(&disk, &[0x12, 0, 0, 0, 5, 0], &[]), data[..5]);
-    assert_eq!(good(&disk, &[0x12, 0, 0, 0, 0, 0], &[]), []);
+    assert_eq!(good(&disk, &[0x12, 0, 0, 0, 0, 0], &[]), NOTHING);
     assert_eq!(good(&disk, &[0x12, 0, 0, 1, 0, 0], &[]), data);
     // MULTIP where there are several ports.
     assert_eq!(good(&by_port(&[1, 2], 2), &[0x12, 0, 0, 0, 8, 0], &[])[6], 0x10);

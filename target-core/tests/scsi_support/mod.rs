@@ -65,6 +65,9 @@ pub fn execution(nexus: &Nexus, cdb: &[u8]) -> Execution {
     }
 }
 
+/// No data.
+pub const NOTHING: [u8; 0] = [];
+
 /// The data of a command that must end well.
 pub fn good(nexus: &Nexus, cdb: &[u8], data: &[u8]) -> Vec<u8> {
     let response = run(nexus, cdb, data);
