@@ -1,6 +1,7 @@
 //! Hostile bytes: every row of the table ends as it should, and harms nobody else; and whatever the bytes, nothing
 //! panics and nothing grows without bound.
 
+mod chap_support;
 mod hostile;
 #[path = "hostile/storm.rs"]
 mod storm;
@@ -166,6 +167,17 @@ fn every_row_of_the_table_ends_as_it_should_and_the_next_login_works() {
         rows.len(),
         wrong.join("\n")
     );
+}
+
+#[test]
+fn nobody_gets_into_a_locked_target() {
+    let node = chap_support::locked_node(chap_support::credentials());
+    for row in &hostile::locked::rows() {
+        let outcome = play(&node, row);
+        assert_eq!(outcome.seen, row.expected, "{}", row.name);
+        assert!(outcome.stranger_bytes <= STRANGER_MAX_BYTES, "{}", row.name);
+        assert_eq!(node.targets()[0].session_count(), 0, "after {}", row.name);
+    }
 }
 
 #[test]

@@ -344,6 +344,8 @@ fn values() -> Vec<Row> {
             0x0201,
         ),
         security("AuthMethod is empty", "AuthMethod=\0", 0x0201),
+        security("CHAP where there are no secrets", "AuthMethod=CHAP\0", 0x0201),
+        security("CHAP's algorithms without CHAP", "AuthMethod=None\0CHAP_A=5\0", 0x0200),
         security(
             "AuthMethod of 100 methods",
             &format!("AuthMethod={}\0", ["None"; 100].join(",")),

@@ -4,6 +4,7 @@
 
 pub mod bytes;
 mod commands;
+pub mod locked;
 mod logins;
 mod pdus;
 
