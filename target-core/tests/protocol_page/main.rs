@@ -2,9 +2,11 @@
 //! that the code has is on the page.
 #![allow(unreachable_pub, reason = "modules of one test use each other's parts")]
 
+mod attentions;
 #[path = "../chap_support/mod.rs"]
 mod chap_support;
 mod commands;
+mod faults;
 mod keys;
 mod limits;
 mod login;
@@ -12,6 +14,8 @@ mod management;
 mod modes;
 mod page;
 mod pdus;
+mod provoke;
+mod reservations;
 mod samples;
 #[path = "../scsi_support/mod.rs"]
 mod scsi_support;
@@ -34,11 +38,12 @@ fn every_table_of_the_page_has_a_test() {
         commands::OFFERED,
         commands::REFUSED,
         limits::HEADING,
+        reservations::HEADING,
         vpd::HEADING,
         modes::HEADING,
         senses::STATUSES,
         senses::SENSES,
-        senses::ATTENTIONS,
+        attentions::ATTENTIONS,
     ];
     let mut on_page: Vec<String> = page::tables().into_iter().map(|table| table.heading).collect();
     tested.sort_unstable();

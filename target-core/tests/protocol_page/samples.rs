@@ -17,6 +17,14 @@ const KEY: u64 = 0x1122_3344_5566_7788;
 /// WRITE EXCLUSIVE, the type of the reservations that samples make (SPC-5 table 77).
 const WRITE_EXCLUSIVE: u8 = 0x01;
 
+/// START STOP UNIT with LOEJ (SBC-4 5.31): the medium out, and in again.
+pub const EJECT: [u8; 6] = [0x1B, 0, 0, 0, 0x02, 0];
+
+pub const LOAD: [u8; 6] = [0x1B, 0, 0, 0, 0x03, 0];
+
+/// WRITE EXCLUSIVE, REGISTRANTS ONLY (SPC-5 table 77).
+pub const REGISTRANTS_ONLY: u8 = 0x05;
+
 /// SANITIZE, OVERWRITE with IMMED, and a pattern of four bytes (SBC-4 5.30).
 pub const OVERWRITE: ([u8; 10], [u8; 8]) = ([0x48, 0x81, 0, 0, 0, 0, 0, 0, 8, 0], [0x01, 0, 0, 4, 1, 2, 3, 4]);
 
@@ -73,16 +81,35 @@ pub fn sample(opcode: u8, service_action: Option<u8>, block_bytes: u32) -> Optio
 fn persistent_out(action: u8) -> Option<Sample> {
     let before = match action {
         0x00 | 0x06 => vec![],
-        0x01..=0x04 => vec![register()],
+        0x01..=0x05 => vec![register()],
+        0x07 => vec![register(), reserve(WRITE_EXCLUSIVE)],
         _ => return None,
     };
     let (cdb, data) = match action {
         0x00 | 0x06 => reserve_out(action, 0, 0, KEY),
         // PREEMPT of our own registration (SPC-5 5.13.11.2.4).
-        0x04 => reserve_out(action, WRITE_EXCLUSIVE, KEY, KEY),
+        0x04 | 0x05 => reserve_out(action, WRITE_EXCLUSIVE, KEY, KEY),
+        0x07 => register_and_move(),
         _ => reserve_out(action, WRITE_EXCLUSIVE, KEY, 0),
     };
     Some(Sample { before, cdb, data })
+}
+
+/// REGISTER AND MOVE (SPC-5 6.15.4) to a port of somebody else.
+fn register_and_move() -> Sent {
+    /// Of the one port group that there is, and the protocol identifier of iSCSI with a port's name.
+    const RELATIVE_PORT: u8 = 1;
+    const ISCSI_PORT: u8 = 0x45;
+    let mut name = b"iqn.2026-11.example:heir,i,0x00023d000003".to_vec();
+    name.resize((name.len() + 1).next_multiple_of(4), 0);
+    let id = [&[ISCSI_PORT, 0, 0, name.len() as u8][..], &name].concat();
+    let (mut cdb, mut data) = reserve_out(0x07, 0, KEY, KEY);
+    data[19] = RELATIVE_PORT;
+    // What is a flag in the basic list is part of a length here.
+    data[20..24].copy_from_slice(&(id.len() as u32).to_be_bytes());
+    data.extend_from_slice(&id);
+    cdb[8] = data.len() as u8;
+    (cdb, data)
 }
 
 /// PERSISTENT RESERVE OUT, REGISTER of the samples' key.
