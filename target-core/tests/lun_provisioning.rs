@@ -308,8 +308,8 @@ fn what_is_served_for_reading_need_not_be_writable() {
     let image = mount.0.path().join("disk");
     std::fs::write(&image, vec![8; 1 << 20]).unwrap();
     let device = Loop::new(&image, &["--read-only"]);
-    let refused = BlockMedium::open(&device.0, FileOptions::default()).unwrap_err();
-    assert!(matches!(refused, OpenError::WriteProtected { .. }), "{refused}");
+    let error = BlockMedium::open(&device.0, FileOptions::default()).unwrap_err();
+    assert!(matches!(error, OpenError::WriteProtected { .. }), "{error}");
     let block = Arc::new(BlockMedium::open(&device.0, reading).unwrap());
     write(&*block, 0, &[1; 512]).unwrap_err();
 
