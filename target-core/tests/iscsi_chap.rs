@@ -587,6 +587,42 @@ fn authentication_may_be_offered_without_being_asked_for() {
     );
 }
 
+/// Logs in as far as it goes with this name and secret.
+fn log_in_as(node: &Arc<Node>, user: &str, secret: &[u8]) -> (Wire, LoginStatus) {
+    let (mut wire, question) = asked(node, "8");
+    let first = status(&mut wire, &security_over(), &question.answer(user, secret));
+    if !first.is_success() {
+        return (wire, first);
+    }
+    wire.send(&login_request(), &[]);
+    (wire, LoginStatus::Success)
+}
+
+/// An initiator's name is no secret: it does not help to end the session of who goes by it.
+#[test]
+fn sessions_are_taken_over_by_their_own_user_only() {
+    let node = locked_node(credentials());
+    let (mut alice, _) = log_in_as(&node, USER, SECRET);
+    alice.next();
+    alice.assert_alive();
+    let (bob, refused) = log_in_as(&node, OTHER_USER, OTHER_SECRET);
+    assert_eq!(refused, LoginStatus::AuthorizationFailure);
+    let expected = LoginError::SessionOfAnother {
+        initiator: INITIATOR.to_owned(),
+    };
+    assert_eq!(bob.connection.ended(), Some(Ended::LoginRefused(expected)));
+    alice.pump();
+    alice.assert_alive();
+    let (mut again, status) = log_in_as(&node, USER, SECRET);
+    assert!(status.is_success());
+    alice.pump();
+    assert!(alice.connection.ended().is_some());
+    drop(alice);
+    again.sleep_ms(10);
+    again.next();
+    again.assert_alive();
+}
+
 fn rule(initiators: &[&str], chap_users: &[&str]) -> Rule {
     Rule {
         initiators: initiators.iter().map(|name| NamePattern::new(name)).collect(),

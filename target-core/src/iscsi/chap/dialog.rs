@@ -8,6 +8,8 @@ use iscsi_pdu::text::{Key, TextError, TextWriter, ValueError, emit_hex, parse_bi
 use super::Credentials;
 use super::challenge::{Challenge, key};
 
+/// What of a value that somebody offers is put in the log, in characters.
+const EXCERPT_MAX_CHARS: usize = 64;
 /// Algorithms in a list that are looked at.
 const ALGORITHMS_MAX: usize = 32;
 
@@ -168,7 +170,7 @@ impl Dialog {
         let offered = keys.need(Key::ChapAlgorithm)?;
         let min = self.credentials.min_digest;
         let digest = choose_digest(offered, min).ok_or_else(|| ChapError::NoDigest {
-            offered: offered.to_owned(),
+            offered: excerpt(offered),
             min,
         })?;
         let challenge = Challenge::new().map_err(ChapError::NoRandomness)?;
@@ -263,6 +265,11 @@ fn choose_digest(offered: &str, min: Digest) -> Option<Digest> {
         let code = u32::try_from(parse_number(item).ok()?).ok()?;
         Digest::from_code(code).filter(|digest| *digest >= min)
     })
+}
+
+/// The beginning of a value, for the log.
+pub(in crate::iscsi) fn excerpt(value: &str) -> String {
+    value.chars().take(EXCERPT_MAX_CHARS).collect()
 }
 
 /// A name that can be stored and logged. An empty one is nobody's.

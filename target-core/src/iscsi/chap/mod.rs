@@ -7,7 +7,7 @@ mod challenge;
 mod dialog;
 
 pub use dialog::ChapError;
-pub(super) use dialog::{ChapKeys, Dialog};
+pub(super) use dialog::{ChapKeys, Dialog, excerpt};
 pub use iscsi_pdu::chap::{Digest, NAME_MAX_BYTES, Secret, SecretError};
 
 use std::collections::BTreeMap;

@@ -75,6 +75,12 @@ pub enum LoginError {
         /// Name it has shown by CHAP to be its.
         chap_user: Option<String>,
     },
+    /// Somebody else is logged in as this initiator: whoever takes its name may not end its session.
+    #[error("{initiator} is logged in as another CHAP user")]
+    SessionOfAnother {
+        /// Name of the initiator.
+        initiator: String,
+    },
     /// A TSIH that is no session's.
     #[error("no session has this TSIH")]
     NoSuchSession,
@@ -115,7 +121,9 @@ impl LoginError {
             },
             Self::NoSuchSession => LoginStatus::SessionDoesNotExist,
             Self::TooManyConnections => LoginStatus::TooManyConnections,
-            Self::Held { .. } | Self::TunnelOnly { .. } | Self::NotAdmitted { .. } => LoginStatus::AuthorizationFailure,
+            Self::Held { .. } | Self::TunnelOnly { .. } | Self::NotAdmitted { .. } | Self::SessionOfAnother { .. } => {
+                LoginStatus::AuthorizationFailure
+            }
             Self::TooManySessions | Self::OutOfMemory => LoginStatus::OutOfResources,
         }
     }

@@ -6,7 +6,7 @@ use iscsi_pdu::pdu::LoginRequest;
 use iscsi_pdu::text::{NONE, TextWriter, choose, parse_list};
 
 use super::{KEYS_MAX, Login, LoginError};
-use crate::iscsi::chap::{ChapError, ChapKeys, Credentials, Dialog};
+use crate::iscsi::chap::{ChapError, ChapKeys, Credentials, Dialog, excerpt};
 use crate::iscsi::params::SessionType;
 use crate::iscsi::policy::{Auth, Who};
 
@@ -51,7 +51,7 @@ impl Login {
                 self.security = Security::Without;
                 Ok(NONE)
             }
-            None => Err(LoginError::NoAuthMethod(offered.to_owned())),
+            None => Err(LoginError::NoAuthMethod(excerpt(offered))),
         }
     }
 
@@ -98,6 +98,7 @@ impl Login {
         });
         if names.session_type == SessionType::Normal {
             self.check_admitted(&who)?;
+            self.check_own_session(&who, request)?;
         }
         self.check_tsih(request)?;
         self.who = Some(who);
@@ -113,6 +114,18 @@ impl Login {
             initiator: who.initiator.clone(),
             chap_user: who.chap_user.clone(),
         })
+    }
+
+    /// Session reinstatement (RFC 7143 §6.3.5) is for those who began the session: an initiator's name is easily taken.
+    fn check_own_session(&self, who: &Who, request: &LoginRequest) -> Result<(), LoginError> {
+        let key = self.key(who.initiator.clone(), request.isid);
+        let mut sessions = self.target()?.sessions().into_iter();
+        match sessions.find(|session| session.key == key) {
+            Some(old) if old.who.chap_user != who.chap_user => Err(LoginError::SessionOfAnother {
+                initiator: who.initiator.clone(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     fn needs_chap(&self) -> Result<bool, LoginError> {
