@@ -22,6 +22,7 @@ mod scsi_support;
 mod senses;
 #[path = "../support/mod.rs"]
 mod support;
+mod unasked;
 mod units;
 mod vpd;
 
@@ -34,6 +35,8 @@ fn every_table_of_the_page_has_a_test() {
         pdus::REQUESTS,
         pdus::ANSWERS,
         pdus::REASONS,
+        unasked::HEADING,
+        unasked::EVENTS,
         management::HEADING,
         commands::OFFERED,
         commands::REFUSED,

@@ -11,6 +11,7 @@ use target_core::iscsi::Limits;
 
 use crate::page::{self, Row, show};
 use crate::support::{Answer, Direction, INITIATOR, Wire, answers, login_request, node, read10, text, write10};
+use crate::unasked;
 
 pub const REQUESTS: &str = "PDUs from initiators";
 pub const ANSWERS: &str = "PDUs from the target";
@@ -298,7 +299,8 @@ fn describe((response, data): &Answer) -> String {
     }
 }
 
-fn answered(wire: &Wire) -> String {
+/// All that came over a wire, in the words of the page.
+pub fn answered(wire: &Wire) -> String {
     let mut words: Vec<String> = wire.answers.iter().map(describe).collect();
     words.extend(wire.connection.ended().map(|_| "end of the connection".to_owned()));
     if words.is_empty() {
@@ -368,7 +370,8 @@ fn opcode(response: &Response) -> Opcode {
     }
 }
 
-fn yes_or_no(row: &Row, at: usize) -> bool {
+/// A cell that says yes or no.
+pub fn yes_or_no(row: &Row, at: usize) -> bool {
     match row.cell(at) {
         "yes" => true,
         "no" => false,
@@ -378,10 +381,14 @@ fn yes_or_no(row: &Row, at: usize) -> bool {
 
 #[test]
 fn the_target_sends_what_the_page_says() {
-    let mut sent: BTreeSet<u8> = BTreeSet::from([Opcode::R2t.code()]);
-    for (_, _, run) in CASES {
-        sent.extend(run().answers.iter().map(|(response, _)| opcode(response).code()));
-    }
+    let wires = CASES
+        .iter()
+        .map(|case| case.2())
+        .chain(unasked::CASES.iter().map(|case| case.1()));
+    let sent: BTreeSet<u8> = wires
+        .flat_map(|wire| wire.answers)
+        .map(|(response, _)| opcode(&response).code())
+        .collect();
     let rows = page::table(ANSWERS, &["Opcode", "PDU", "Sent", "When"]).rows;
     let all: BTreeSet<u8> = Opcode::ALL
         .iter()
