@@ -292,10 +292,28 @@ impl Execution {
             Action::Control(control) => control.run(&job),
         };
         match outcome {
-            Ok(data_in) => Ok(Response::good(data_in)),
+            Ok(data_in) => {
+                self.count(data.len(), data_in.len());
+                Ok(Response::good(data_in))
+            }
             Err(Failure::WouldBlock | Failure::PartlyWritten) => Err(WouldBlock),
             Err(Failure::Sense(sense)) => Ok(self.path.check(sense)),
             Err(Failure::Status(status)) => Ok(Response::status(status)),
+        }
+    }
+
+    /// Counts what LOG SENSE tells.
+    fn count(&self, written_bytes: usize, read_bytes: usize) {
+        let counters = self.path.counters();
+        match self.action {
+            Action::Read { .. } => counters.note_read(read_bytes as u64),
+            Action::Write { .. }
+            | Action::WriteAndVerify { .. }
+            | Action::OrWrite { .. }
+            | Action::WriteAtomic { .. }
+            | Action::WriteSame { .. } => counters.note_written(written_bytes as u64),
+            Action::CompareAndWrite { .. } => counters.note_written(written_bytes as u64 / 2),
+            _ => {}
         }
     }
 

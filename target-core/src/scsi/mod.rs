@@ -15,6 +15,7 @@ mod execute;
 mod generation;
 mod inquiry;
 mod limits;
+mod log;
 mod maintenance;
 mod mode;
 mod nexus;

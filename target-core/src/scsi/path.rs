@@ -7,6 +7,7 @@ use super::Response;
 use super::attention::{Attention, Pending};
 use super::device::Mode;
 use super::generation::{Generations, Pending as Leaving};
+use super::log::Counters;
 use super::nexus::Nexus;
 use super::ports::NexusName;
 use super::sense::Sense;
@@ -25,6 +26,7 @@ pub(super) struct Path {
     read_only: AtomicBool,
     pending: Pending,
     generations: Arc<Generations>,
+    counters: Counters,
 }
 
 /// Where a unit is in service: the device, and the LUN.
@@ -43,6 +45,7 @@ impl Path {
             device_id: nexus.device().id(),
             generations: Arc::default(),
             pending: Pending::default(),
+            counters: Counters::default(),
         });
         path.unit.register(&path);
         path
@@ -80,6 +83,11 @@ impl Path {
     /// CHECK CONDITION, its sense data in the format that the unit is set to.
     pub(super) fn check(&self, sense: Sense) -> Response {
         Response::check_as(sense, self.unit.modes().sense_format())
+    }
+
+    /// What its commands have done.
+    pub(super) fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     pub(super) fn pending(&self) -> &Pending {
@@ -147,5 +155,11 @@ impl Path {
 
     pub(super) fn set_admitted(&self) {
         self.admitted.store(true, Ordering::Release);
+    }
+}
+
+impl Drop for Path {
+    fn drop(&mut self) {
+        self.unit.log().keep(&self.counters);
     }
 }

@@ -46,6 +46,9 @@ pub(super) fn start_stop_unit(request: &Request<'_>) -> Planned {
     if !request.unit.is_loaded() {
         return Err(Sense::NO_MEDIUM);
     }
+    if !start {
+        request.unit.log().note_stop();
+    }
     Ok(if start || no_flush {
         Plan::Answer(Vec::new())
     } else {

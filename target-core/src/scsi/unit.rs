@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use super::Identity;
 use super::attention::Attention;
-use super::path::{Path, Place};
 use super::generation::Drain;
+use super::log::Log;
 use super::mode::Modes;
+use super::path::{Path, Place};
 use super::persist::Keeper;
 use super::reservations::Reservations;
 use super::table::Access;
@@ -44,6 +45,7 @@ pub struct LogicalUnit {
     /// What is going on at the medium.
     upkeep: Upkeep,
     modes: Modes,
+    log: Log,
     pub(super) keeper: Keeper,
     /// Held while the size changes; while the medium becomes smaller, `limit_bytes` is its size to be.
     resizing: Mutex<()>,
@@ -116,6 +118,7 @@ impl LogicalUnit {
             limit_bytes: AtomicU64::new(u64::MAX),
             closed: ClosedFlag::default(),
             modes: Modes::default(),
+            log: Log::default(),
             keeper: Keeper::default(),
         })
     }
@@ -358,6 +361,16 @@ impl LogicalUnit {
     /// Tells every nexus.
     pub(super) fn tell_all(&self, attention: Attention) {
         self.lock().establish(attention);
+    }
+
+    /// What has been counted.
+    pub(super) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Goes over all paths.
+    pub(super) fn fold_paths<T>(&self, begin: T, fold: impl Fn(T, &Path) -> T) -> T {
+        self.lock().paths().fold(begin, |value, path| fold(value, &path))
     }
 
     /// Tells every nexus but that of `path`.
