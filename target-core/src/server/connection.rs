@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::future::{Future as _, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -19,6 +19,7 @@ use crate::iscsi::job::Job;
 use crate::iscsi::mailbox::{Mailbox, Notice};
 use crate::iscsi::{Connection, Ended};
 use crate::lun::Wait;
+use crate::scsi::LogicalUnit;
 
 /// Bytes read at once while headers and small data are expected.
 const READ_BYTES: usize = 64 * 1024;
@@ -72,7 +73,8 @@ struct Driver<'a, S> {
     connection: Connection,
     mailbox: Arc<Mailbox>,
     workers: &'a Workers,
-    crews: HashMap<u16, Arc<Crew>>,
+    /// With the unit each is for: another one may be at its LUN by now.
+    crews: HashMap<u16, (Weak<LogicalUnit>, Arc<Crew>)>,
     handed_over: Vec<Job>,
     notices: Vec<Notice>,
     /// What has been read and not yet been taken, from `consumed` on.
@@ -189,9 +191,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
     fn hand_over(&mut self) {
         while let Some(lun) = self.handed_over.first().map(|job| job.execution.lun()) {
             let unit = self.handed_over[0].execution.unit();
-            let crew = self.crews.entry(lun).or_insert_with(|| self.workers.crew(unit));
+            let of_unit = |unit| (Arc::downgrade(unit), self.workers.crew(unit));
+            let (owner, crew) = self.crews.entry(lun).or_insert_with(|| of_unit(unit));
+            if !std::ptr::eq(owner.as_ptr(), Arc::as_ptr(unit)) {
+                (*owner, *crew) = of_unit(unit);
+            }
+            let unit = owner.as_ptr();
             crew.submit(
-                self.handed_over.extract_if(.., |job| job.execution.lun() == lun),
+                self.handed_over
+                    .extract_if(.., |job| std::ptr::eq(Arc::as_ptr(job.execution.unit()), unit)),
                 &self.mailbox,
             );
         }
