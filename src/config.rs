@@ -24,7 +24,7 @@ use target_core::lun::WriteCache;
 pub(crate) use check::check_name;
 pub(crate) use edit::{Edit, Keys, Setting};
 pub(crate) use problem::Problems;
-pub(crate) use secrets::{Secrets, load as load_secrets};
+pub(crate) use secrets::{Secrets, load as load_secrets, read_secret};
 pub(crate) use size::Size;
 pub(crate) use store::replace;
 pub(crate) use survey::{survey, survey_tunnel};

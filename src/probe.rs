@@ -1,12 +1,13 @@
 //! `farlun probe`: what a portal has to offer, seen by an initiator: targets, LUNs, how far away they are.
 
+mod login;
 mod report;
 
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use initiator::{Error, LoginOptions, Lun, PeerError, SendTargets, Session, Url};
+use initiator::{ChapOptions, Error, LoginOptions, Lun, PeerError, SendTargets, Session, Url};
 use tokio::net::TcpStream;
 
 use crate::exit::{Exit, Failure};
@@ -24,7 +25,7 @@ const LUNS_MAX: usize = 256;
 /// What can be said on the command line.
 #[derive(Debug, Args)]
 pub(crate) struct ProbeArgs {
-    /// iscsi://host[:port][/target[/lun]]: a portal, one target, or one LUN
+    /// iscsi://[user@]host[:port][/target[/lun]]: a portal, one target, or one LUN
     url: Url,
     /// Print JSON, for programs
     #[arg(long)]
@@ -38,6 +39,8 @@ pub(crate) struct ProbeArgs {
     /// How long to wait for each answer, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     timeout_ms: u64,
+    #[command(flatten)]
+    chap: login::ChapArgs,
 }
 
 /// The name a probe logs in with.
@@ -46,8 +49,9 @@ pub(crate) const INITIATOR: &str = "iqn.2026-11.net.farlun:probe";
 /// Looks, and prints what there is.
 pub(crate) async fn run(args: ProbeArgs) -> Result<(), Failure> {
     let mut stop = signals::stop()?;
+    let chap = args.chap.options(args.url.user.as_deref())?;
     let (report, refused) = tokio::select! {
-        looked = look(&args) => looked?,
+        looked = look(&args, chap.as_ref()) => looked?,
         signal = stop.signal() => return Err(anyhow!("{signal}").into()),
     };
     if args.json {
@@ -67,6 +71,10 @@ pub(crate) fn failed(error: Error, what: impl std::fmt::Display) -> Failure {
     };
     // RFC 7143 §11.13.5, 02/02: not permitted to this initiator; farlun says so for LUNs that are another's as well.
     let hint = match &error {
+        // 02/01: authentication failed.
+        Error::LoginRefused { status, .. } if (status.class(), status.detail()) == (0x02, 0x01) => {
+            " (it takes another user or secret: --user NAME --secret-file FILE)"
+        }
         Error::LoginRefused { status, .. } if (status.class(), status.detail()) == (0x02, 0x02) => {
             " (or another initiator has its LUNs: they are not shared)"
         }
@@ -80,11 +88,13 @@ pub(crate) async fn log_in(
     url: &Url,
     initiator_name: &str,
     target: Option<&str>,
+    chap: Option<&ChapOptions>,
     timeout_ms: u64,
 ) -> Result<Session<TcpStream>, Error> {
     let stream = initiator::connect(&url.host, url.port, timeout_ms).await?;
     let mut options = LoginOptions::new(initiator_name, target);
     options.timeout_ms = timeout_ms;
+    options.chap = chap.cloned();
     Session::login(stream, &options).await
 }
 
@@ -97,21 +107,21 @@ pub(crate) async fn target_names(portal: std::net::SocketAddr, timeout_ms: u64) 
         target: None,
         lun: None,
     };
-    let mut session = log_in(&url, INITIATOR, None, timeout_ms).await?;
+    let mut session = log_in(&url, INITIATOR, None, None, timeout_ms).await?;
     let found = session.send_targets(&SendTargets::All).await?;
     session.logout().await?;
     Ok(found.into_iter().map(|target| target.name).collect())
 }
 
 /// Everything that can be seen, and the first login that was refused.
-async fn look(args: &ProbeArgs) -> Result<(Report, Option<Failure>), Failure> {
+async fn look(args: &ProbeArgs, chap: Option<&ChapOptions>) -> Result<(Report, Option<Failure>), Failure> {
     let url = &args.url;
     let portal = portal_of(url);
     let mut targets = Vec::new();
     if let Some(name) = &url.target {
         targets.push(TargetReport::new(name.clone(), Vec::new()));
     } else {
-        let mut session = log_in(url, &args.initiator, None, args.timeout_ms)
+        let mut session = login::discovery(args, chap)
             .await
             .map_err(|error| failed(error, format!("cannot ask {portal} for its targets")))?;
         let found = session
@@ -129,7 +139,7 @@ async fn look(args: &ProbeArgs) -> Result<(Report, Option<Failure>), Failure> {
     }
     let mut refused: Option<Failure> = None;
     for target in &mut targets {
-        if let Err(error) = look_at(target, args).await {
+        if let Err(error) = look_at(target, args, chap).await {
             let failure = failed(error, format!("{} at {portal}", target.name));
             // One that is named is the whole question; of several the others may still answer.
             if url.target.is_some() {
@@ -155,8 +165,8 @@ fn portal_of(url: &Url) -> String {
     portal.to_string()
 }
 
-async fn look_at(target: &mut TargetReport, args: &ProbeArgs) -> Result<(), Error> {
-    let mut session = log_in(&args.url, &args.initiator, Some(&target.name), args.timeout_ms).await?;
+async fn look_at(target: &mut TargetReport, args: &ProbeArgs, chap: Option<&ChapOptions>) -> Result<(), Error> {
+    let mut session = login::normal(args, &target.name, chap).await?;
     target.alias = session.negotiated().key("TargetAlias").map(str::to_owned);
     let luns = match args.url.lun {
         Some(number) => vec![Lun::from_number(number)],

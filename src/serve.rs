@@ -40,7 +40,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "ADDRESS", conflicts_with = "config")]
     listen: Option<SocketAddr>,
     /// Where to make the control socket, instead of where [control] or the user's runtime directory has it
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", env = "FARLUN_CONTROL")]
     control: Option<PathBuf>,
 }
 

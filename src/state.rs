@@ -33,3 +33,25 @@ pub(crate) fn make_directory(path: &Path) -> anyhow::Result<()> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.with_context(|| format!("cannot make the directory {}", path.display()))
 }
+
+/// Where the persistent reservations of a disk are kept; `None` where there is no place to keep anything, which is told:
+/// initiators are then not promised that reservations survive a restart.
+pub(crate) fn reservations_file(serial: &str) -> Option<PathBuf> {
+    let directory = directory()?.join("reservations");
+    if let Err(error) = make_directory(&directory) {
+        tracing::warn!("{error:#}: persistent reservations do not survive a restart");
+        return None;
+    }
+    // A serial number may have any printable character in it.
+    let name: String = serial
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '-' {
+                c.to_string()
+            } else {
+                format!("%{:02x}", u32::from(c))
+            }
+        })
+        .collect();
+    Some(directory.join(format!("{name}.json")))
+}

@@ -1,96 +1,13 @@
 //! The command as it is typed: what it says, how it ends, what it leaves.
 
-use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Time for anything to happen.
-const LIMIT: Duration = Duration::from_secs(20);
-
-fn farlun(state: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_farlun"));
-    command
-        .env("XDG_STATE_HOME", state)
-        .env("HOME", state)
-        .env_remove("RUST_LOG")
-        .env_remove("SSH_AUTH_SOCK");
-    command.env_remove("JOURNAL_STREAM").stdin(Stdio::null());
-    command
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn ended(output: &Output, code: i32) -> String {
-    let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{said}");
-    said
-}
-
-/// A server that is ready.
-struct Server {
-    child: Child,
-    /// What it said until then.
-    said: String,
-}
-
-impl Server {
-    fn start(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut said = String::new();
-        loop {
-            let Some(line) = lines.next() else {
-                let mut why = String::new();
-                child.stderr.take().unwrap().read_to_string(&mut why).unwrap();
-                panic!("not ready: {said}{why}");
-            };
-            let line = line.unwrap();
-            said += &line;
-            said.push('\n');
-            if line.starts_with("ready") {
-                break;
-            }
-        }
-        Self { child, said }
-    }
-
-    /// The first word after `word` in what it said.
-    fn after(&self, word: &str) -> &str {
-        let (_, rest) = self
-            .said
-            .split_once(word)
-            .unwrap_or_else(|| panic!("{word:?} is not in {}", self.said));
-        rest.split_whitespace().next().unwrap().trim_end_matches(',')
-    }
-
-    fn stop(mut self, signal: Signal) -> (Option<i32>, String) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-        let start = Instant::now();
-        let status = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
-            }
-            assert!(start.elapsed() < LIMIT, "it does not end");
-            std::thread::sleep(Duration::from_millis(5));
-        };
-        let mut log = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-        (status.code(), log)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Both fail when it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use support::{Server, ended, farlun};
 
 #[test]
 fn without_arguments_there_is_help_and_the_exit_codes_are_in_it() {

@@ -64,7 +64,7 @@ enum LunCommand {
         /// Its number
         lun: u16,
         #[command(flatten)]
-        settings: SettingsArgs,
+        settings: LunSettingsArgs,
         #[command(flatten)]
         how: ChangeArgs,
     },
@@ -134,12 +134,12 @@ pub(crate) struct MediumArgs {
     #[arg(long)]
     serial: Option<String>,
     #[command(flatten)]
-    settings: SettingsArgs,
+    settings: LunSettingsArgs,
 }
 
 /// What can change while a LUN is used.
 #[derive(Debug, Args)]
-pub(crate) struct SettingsArgs {
+pub(crate) struct LunSettingsArgs {
     /// Refuse writes
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     read_only: Option<bool>,
@@ -164,7 +164,7 @@ pub(super) fn size_or_none(size: &str) -> Option<Setting> {
     (size != "0").then(|| Setting::Text(size.to_owned()))
 }
 
-impl SettingsArgs {
+impl LunSettingsArgs {
     fn keys(&self) -> Keys {
         let mut keys = Keys::new();
         let mut put = |key: &str, setting: Option<Option<Setting>>| {

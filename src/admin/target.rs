@@ -33,7 +33,7 @@ enum TargetCommand {
         /// Its iSCSI name: iqn.YEAR-MONTH.REVERSED.DOMAIN:ANYTHING
         target: String,
         #[command(flatten)]
-        settings: Box<SettingsArgs>,
+        settings: Box<TargetSettingsArgs>,
         #[command(flatten)]
         lun: Box<MediumArgs>,
         #[command(flatten)]
@@ -44,7 +44,7 @@ enum TargetCommand {
         /// Its iSCSI name
         target: String,
         #[command(flatten)]
-        settings: Box<SettingsArgs>,
+        settings: Box<TargetSettingsArgs>,
         #[command(flatten)]
         how: ChangeArgs,
     },
@@ -68,7 +68,7 @@ enum TargetCommand {
 
 /// What a target is beside its LUNs.
 #[derive(Debug, Args)]
-pub(crate) struct SettingsArgs {
+pub(crate) struct TargetSettingsArgs {
     /// Alias, for people to read; "" for none
     #[arg(long)]
     alias: Option<String>,
@@ -95,7 +95,7 @@ pub(crate) struct SettingsArgs {
     session_bytes_per_second_max: Option<String>,
 }
 
-impl SettingsArgs {
+impl TargetSettingsArgs {
     fn keys(&self) -> Keys {
         let mut keys = Keys::new();
         let text = |text: &String| (!text.is_empty()).then(|| Setting::Text(text.clone()));

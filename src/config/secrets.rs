@@ -75,9 +75,17 @@ fn read(user: &UserPlan, credentials: Option<&Path>) -> Result<Secret, String> {
             })?
             .join(id),
     };
+    read_secret(&path)
+}
+
+/// The secret in a file that others cannot read.
+///
+/// # Errors
+/// What is wrong with it, in words that do not show it.
+pub(crate) fn read_secret(path: &Path) -> Result<Secret, String> {
     let shown = path.display();
     let cannot = |error: std::io::Error| format!("cannot read the secret in {shown}: {error}");
-    let file = File::open(&path).map_err(cannot)?;
+    let file = File::open(path).map_err(cannot)?;
     let found = file.metadata().map_err(cannot)?;
     if !found.is_file() {
         return Err(format!("{shown} is no regular file"));

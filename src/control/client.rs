@@ -21,7 +21,7 @@ const ASK_MS: u64 = 10_000;
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ControlArgs {
     /// Control socket of the daemon; by default where a daemon of this user has it
-    #[arg(long, value_name = "PATH", global = true)]
+    #[arg(long, value_name = "PATH", global = true, env = "FARLUN_CONTROL")]
     control: Option<PathBuf>,
 }
 

@@ -60,7 +60,7 @@ pub(super) async fn run(portal: &Url, mib: u64, seed: u64) -> Result<(), Failure
 
 async fn exercise(portal: &Url, mib: u64, seed: u64) -> Result<Outcome, Failure> {
     let at = |what: &'static str| move |error: Error| failed(error, what);
-    let mut discovery = log_in(portal, INITIATOR, None, TIMEOUT_MS)
+    let mut discovery = log_in(portal, INITIATOR, None, None, TIMEOUT_MS)
         .await
         .map_err(at("discovery"))?;
     let found = discovery
@@ -74,7 +74,7 @@ async fn exercise(portal: &Url, mib: u64, seed: u64) -> Result<Outcome, Failure>
         .ok_or_else(|| anyhow!("discovery found no target"))?
         .name;
 
-    let mut session = log_in(portal, INITIATOR, Some(&target), TIMEOUT_MS)
+    let mut session = log_in(portal, INITIATOR, Some(&target), None, TIMEOUT_MS)
         .await
         .map_err(at("login"))?;
     let lun = session
@@ -152,7 +152,8 @@ impl Place {
     }
 
     async fn every_nth(&self, first: u64, work: Work) -> Result<Vec<(usize, Bytes)>, Error> {
-        let mut session: Session<TcpStream> = log_in(&self.portal, INITIATOR, Some(&self.target), TIMEOUT_MS).await?;
+        let mut session: Session<TcpStream> =
+            log_in(&self.portal, INITIATOR, Some(&self.target), None, TIMEOUT_MS).await?;
         let mut done = Vec::new();
         let blocks = (CHUNK_BYTES / u64::from(self.block_bytes)) as u32;
         for index in (first..self.chunks).step_by(SESSIONS as usize) {

@@ -194,6 +194,10 @@ impl Stage {
         fs::write(&file, config)?;
         let mut command = self.lab.command(Side::Cloud, &self.farlun);
         command.arg("serve").arg(&file);
+        // Its own, beside that of a daemon which this machine may have.
+        command.arg("--control").arg(self.directory.path().join("control.sock"));
+        command.env_remove("STATE_DIRECTORY");
+        command.env("XDG_STATE_HOME", self.directory.path());
         let mut serve = Child::spawn("farlun serve", command, self.directory.path())?;
         serve.line("ready", Duration::from_millis(READY_MS)).await?;
         self.serve = Some(serve);

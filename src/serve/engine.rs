@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use target_core::iscsi::Node;
 use target_core::iscsi::node::Target;
 use target_core::iscsi::policy::Auth;
 use target_core::lun::Medium;
-use target_core::scsi::LogicalUnit;
+use target_core::scsi::{FileStore, LogicalUnit};
 use target_core::server::Server;
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
@@ -23,7 +24,7 @@ use super::portals::{Portals, Table};
 use super::stake::at_stake;
 use crate::config::{self, Edit, LoginPlan, LunPlan, Plan, Problems, Source, TargetPlan};
 use crate::control::protocol::{Applied, Refusal, Why};
-use crate::metrics;
+use crate::{metrics, state};
 use commit::Commit;
 
 /// How long a change waits for the one before it, in milliseconds.
@@ -403,9 +404,17 @@ impl Engine {
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
     }
 
-    /// A unit as a plan has it.
-    fn unit(&self, lun: &LunPlan, medium: Arc<dyn Medium>) -> Arc<LogicalUnit> {
-        media::unit(lun, medium)
+    /// A unit as a plan has it, with the reservations it had.
+    fn unit(&self, lun: &LunPlan, medium: Arc<dyn Medium>) -> anyhow::Result<Arc<LogicalUnit>> {
+        let unit = media::unit(lun, medium);
+        // What is in memory does not outlive us, and neither do reservations of it.
+        let file = lun.medium.path().and_then(|_| state::reservations_file(&lun.serial));
+        if let Some(file) = file {
+            let shown = file.display().to_string();
+            unit.keep_reservations(Arc::new(FileStore::new(file)))
+                .with_context(|| format!("persistent reservations kept in {shown}: mend that file, or remove it"))?;
+        }
+        Ok(unit)
     }
 
     /// Sets what can change while a unit is used.

@@ -8,7 +8,7 @@ use target_core::iscsi::policy::{Mode, Policy};
 use target_core::scsi::LogicalUnit;
 
 use super::diff::Change;
-use crate::config::Size;
+use crate::config::{LunPlan, MediumPlan, Size};
 
 /// What is lost, for people; nothing if nothing is.
 pub(crate) fn at_stake(changes: &[Change], node: &Node) -> Vec<String> {
@@ -26,14 +26,18 @@ pub(crate) fn at_stake(changes: &[Change], node: &Node) -> Vec<String> {
     for change in changes {
         match change {
             Change::RemoveTarget(plan) => {
+                lost.extend(plan.luns.iter().filter_map(|lun| forgotten(&plan.name, lun)));
                 if let Some(found) = target(&plan.name) {
                     lost.extend(sessions(&found).map(|who| format!("{who} loses target {}", plan.name)));
                 }
             }
+            Change::Offline { target, lun } => lost.extend(forgotten(target, lun)),
             Change::RemoveLun { target, lun } => {
+                lost.extend(forgotten(target, lun));
                 lost.extend(user(unit(target, lun.lun)).map(|who| format!("{who} loses LUN {} of {target}", lun.lun)));
             }
             Change::ReplaceLun { target, old, new, .. } => {
+                lost.extend(forgotten(target, old));
                 let (what, lun) = if old.serial == new.serial && old.medium.is_at_same_place(&new.medium) {
                     ("is interrupted at", old.lun)
                 } else {
@@ -63,6 +67,17 @@ pub(crate) fn at_stake(changes: &[Change], node: &Node) -> Vec<String> {
         }
     }
     lost
+}
+
+/// What is in memory and nowhere else.
+fn forgotten(target: &str, lun: &LunPlan) -> Option<String> {
+    let is = matches!(lun.medium, MediumPlan::Memory { .. }) && !lun.offline;
+    is.then(|| {
+        format!(
+            "LUN {} of {target} is in memory, and what it holds is gone then",
+            lun.lun
+        )
+    })
 }
 
 fn user(unit: Option<Arc<LogicalUnit>>) -> Option<String> {

@@ -136,7 +136,7 @@ impl<'a> Commit<'a> {
             }
             (Step::Come, Change::Online { target, lun }) => {
                 let medium = self.medium(target, lun)?;
-                let unit = self.engine.unit(lun, medium);
+                let unit = self.engine.unit(lun, medium)?;
                 self.device(target)?.set_online(lun.lun, unit)?;
                 let (target, lun) = (target.clone(), lun.lun);
                 self.undo.push(Undo::Offline { target, lun });
@@ -218,7 +218,7 @@ impl<'a> Commit<'a> {
             return Ok(());
         }
         let medium = self.medium(target, lun)?;
-        device.insert(lun.lun, self.engine.unit(lun, medium))?;
+        device.insert(lun.lun, self.engine.unit(lun, medium)?)?;
         Ok(())
     }
 
@@ -392,7 +392,7 @@ impl<'a> Commit<'a> {
     fn reopen(&self, lun: &LunPlan) -> anyhow::Result<Arc<target_core::scsi::LogicalUnit>> {
         let medium = tokio::task::block_in_place(|| media::open(lun))?;
         let medium = medium.ok_or_else(|| anyhow!("{} is gone", lun.medium))?;
-        Ok(self.engine.unit(lun, medium))
+        self.engine.unit(lun, medium)
     }
 
     /// What is served is another thing than the plan says: the plan is put right, so that the next change starts from
