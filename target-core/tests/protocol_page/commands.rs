@@ -41,9 +41,9 @@ enum Held {
     Conflict,
 }
 
-struct Command {
-    row: Row,
-    opcode: u8,
+pub struct Command {
+    pub row: Row,
+    pub opcode: u8,
     service_action: Option<u8>,
     offered: Offered,
     /// What a read-only LUN refuses it with.
@@ -57,7 +57,8 @@ struct Command {
     reports_attention: bool,
 }
 
-fn commands() -> Vec<Command> {
+/// The rows of the offered commands.
+pub fn commands() -> Vec<Command> {
     let table = page::table(OFFERED, &OFFERED_COLUMNS);
     let commands: Vec<Command> = table.rows.into_iter().map(command).collect();
     let order: Vec<_> = commands.iter().map(|c| (c.opcode, c.service_action)).collect();
@@ -93,7 +94,8 @@ fn command(row: Row) -> Command {
 }
 
 impl Command {
-    fn sample(&self, kind: Kind) -> Sample {
+    /// A CDB that ends well.
+    pub fn sample(&self, kind: Kind) -> Sample {
         sample(self.opcode, self.service_action, kind.block_bytes())
             .unwrap_or_else(|| self.row.fail("there is no sample of this command"))
     }
@@ -122,7 +124,8 @@ fn carry_out(nexus: &Nexus, sample: &Sample) -> Response {
     run(nexus, &sample.cdb, &sample.data)
 }
 
-fn ended(row: &Row, kind: Kind, response: &Response, expected: Option<Sense>) {
+/// Holds a response to what is expected: a sense code, or GOOD.
+pub fn ended(row: &Row, kind: Kind, response: &Response, expected: Option<Sense>) {
     match expected {
         Some(expected) => {
             if response.status != Status::CheckCondition || sense(response) != expected {

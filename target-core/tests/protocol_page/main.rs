@@ -2,6 +2,7 @@
 //! that the code has is on the page.
 #![allow(unreachable_pub, reason = "modules of one test use each other's parts")]
 
+mod absent;
 mod attentions;
 #[path = "../chap_support/mod.rs"]
 mod chap_support;
@@ -10,6 +11,7 @@ mod faults;
 mod keys;
 mod limits;
 mod login;
+mod logs;
 mod management;
 mod modes;
 mod page;
@@ -40,10 +42,12 @@ fn every_table_of_the_page_has_a_test() {
         management::HEADING,
         commands::OFFERED,
         commands::REFUSED,
+        absent::HEADING,
         limits::HEADING,
         reservations::HEADING,
         vpd::HEADING,
         modes::HEADING,
+        logs::HEADING,
         senses::STATUSES,
         senses::SENSES,
         attentions::ATTENTIONS,

@@ -7,27 +7,39 @@ use target_core::iscsi::Limits;
 
 use crate::page;
 use crate::scsi_support::good;
-use crate::support::{Direction, Wire, node, read10};
+use crate::support::{Direction, Wire, node, read10, write10};
 use crate::units::Kind;
 
 pub const HEADING: &str = "Task management functions";
 
-const COLUMNS: [&str; 6] = [
+const COLUMNS: [&str; 7] = [
     "Function",
     "Name",
-    "Task there",
+    "Task waits",
+    "Medium hangs",
     "No such task",
     "No such LUN",
     "Remarks",
 ];
 
-/// A task that is there: a read, kept from running.
-fn referenced(wire: &mut Wire) -> u32 {
+/// A task that waits for its data.
+fn waiting(wire: &mut Wire) -> u32 {
+    let command = wire.command(&write10(0, 1), Direction::Write, 512);
+    wire.send(&command, &[]);
+    command.itt
+}
+
+/// A task that a worker is at, and will be for ever.
+fn hanging(wire: &mut Wire) -> u32 {
     wire.hold = true;
     let command = wire.command(&read10(0, 1), Direction::Read, 512);
     wire.send(&command, &[]);
     wire.held.clear();
     command.itt
+}
+
+fn none(_: &mut Wire) -> u32 {
+    RESERVED_TAG - 1
 }
 
 /// Asks for a function and returns the response code.
@@ -59,9 +71,11 @@ fn every_function_answers_as_the_page_says() {
     for row in page::table(HEADING, &COLUMNS).rows {
         let function = row.hex(0);
         assert!(on_page.insert(function), "{function:02X} is there twice");
-        for (at, lun, there) in [(2, 0, true), (3, 0, false), (4, 9, false)] {
+        let cases: [(usize, u16, fn(&mut Wire) -> u32); 4] =
+            [(2, 0, waiting), (3, 0, hanging), (4, 0, none), (5, 9, none)];
+        for (at, lun, task) in cases {
             let mut wire = Wire::logged_in(&node(Limits::default()), &[]);
-            let tag = if there { referenced(&mut wire) } else { RESERVED_TAG - 1 };
+            let tag = task(&mut wire);
             let response = ask(&mut wire, function, lun, tag);
             let expected = row.cell(at).parse::<u8>().ok();
             if expected.is_none() || response != expected {
@@ -96,7 +110,7 @@ fn scsi_reports_the_functions_on_the_page() {
     let mut expected = 0;
     for row in page::table(HEADING, &COLUMNS).rows {
         let bit = REPORTED.iter().find(|(function, _)| *function == row.hex(0));
-        if let (Some((_, bit)), true) = (bit, row.cell(3) != "5") {
+        if let (Some((_, bit)), true) = (bit, row.cell(4) != "5") {
             expected |= bit;
         }
     }

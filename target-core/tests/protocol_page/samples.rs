@@ -50,6 +50,8 @@ pub fn sample(opcode: u8, service_action: Option<u8>, block_bytes: u32) -> Optio
         (0x42, None) => (unmap_cdb(&unmap_list(&[(0, 8)])).into(), unmap_list(&[(0, 8)])),
         (0x48, Some(0x01)) => (vec![opcode, 0x01, 0, 0, 0, 0, 0, 0, 8, 0], vec![0x01, 0, 0, 4, 1, 2, 3, 4]),
         (0x48, Some(action @ (0x02 | 0x1F))) => (vec![opcode, action, 0, 0, 0, 0, 0, 0, 0, 0], vec![]),
+        (0x4C, None) => (vec![opcode, 0x02, 0x40, 0, 0, 0, 0, 0, 0, 0], vec![]),
+        (0x4D, None) => (vec![opcode, 0, 0x40, 0, 0, 0, 0, 0, 252, 0], vec![]),
         (0x55, None) => (vec![opcode, 0x10, 0, 0, 0, 0, 0, 0, 20, 0], [&[0; 8], &CONTROL_PAGE[..]].concat()),
         (0x5A, None) => (vec![opcode, 0, 0x3F, 0, 0, 0, 0, 0, 252, 0], vec![]),
         (0x5E, Some(action @ 0x00..=0x03)) => (vec![opcode, action, 0, 0, 0, 0, 0, 0, 252, 0], vec![]),
