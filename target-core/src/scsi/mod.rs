@@ -11,6 +11,7 @@ mod block;
 mod compare;
 mod control;
 mod device;
+mod diagnose;
 mod execute;
 mod generation;
 mod inquiry;
