@@ -75,10 +75,10 @@ fn unconfigured(args: &ServeArgs) -> Result<Source, Failure> {
 }
 
 async fn start(args: &ServeArgs, source: Source, desired: Desired, mut problems: Problems) -> Result<(), Failure> {
-    config::survey_tunnel(&desired.plan, &mut problems);
     let has_file = source.file.is_some();
     let engine = Engine::new(source, &desired);
     if args.check {
+        config::survey_tunnel(&desired.plan, &mut problems);
         if let Err(error) = control::check(&desired.plan.control, args.control.as_deref()) {
             problems.add_passing(desired.plan.control.line, error.to_string());
         }
@@ -96,13 +96,21 @@ async fn start(args: &ServeArgs, source: Source, desired: Desired, mut problems:
     } else {
         (signals::stop()?, None)
     };
-    if !problems.is_empty() {
-        // Everything that is wrong is told at once.
-        return Err(wrong(engine.try_out(&desired, problems).err().unwrap_or_default()));
-    }
     let plan = desired.plan.clone();
-    let control = Control::bind(&plan.control, args.control.as_deref()).context("control socket")?;
-    let tunnels = plan.tunnel.as_ref().map(Tunnels::bind).transpose()?;
+    let control = Control::bind(&plan.control, args.control.as_deref()).unwrap_or_else(|error| {
+        problems.add_passing(plan.control.line, format!("control socket: {error}"));
+        None
+    });
+    let tunnels = match plan.tunnel.as_ref().map(Tunnels::bind).transpose() {
+        Ok(tunnels) => tunnels,
+        Err(error) => {
+            problems.add_passing(
+                plan.tunnel.as_ref().and_then(|tunnel| tunnel.line),
+                format!("{error:#}"),
+            );
+            None
+        }
+    };
     engine.start(desired, problems).await.map_err(|error| match error {
         StartError::Problems(problems) => wrong(problems),
         StartError::Failed(error) => error.into(),
