@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use scsi_support::cached::Cached;
 use scsi_support::*;
-use target_core::scsi::{Device, LogicalUnit, LogicalUnitOptions, Nexus, Status};
+use target_core::lun::MemoryMedium;
+use target_core::scsi::{Device, LogicalUnit, LogicalUnitOptions, MediumOptions, Nexus, Status};
 
 const CURRENT: u8 = 0x00;
 const CHANGEABLE: u8 = 0x40;
@@ -128,6 +129,39 @@ fn pages_that_are_not_there() {
     assert_eq!(
         refused(&disk, &[0x5A, 0, SAVED | 0x3F, 0, 0, 0, 0, 0, 255, 0], &[]),
         (0x5, 0x39, 0x00)
+    );
+}
+
+#[test]
+fn a_threshold_has_a_page_of_its_own() {
+    let medium = Arc::new(MemoryMedium::with_limit(1 << 30, 512, 64 << 20).expect("a memory medium"));
+    let options = LogicalUnitOptions {
+        medium: MediumOptions {
+            threshold_percent: Some(75),
+            ..Default::default()
+        },
+        ..Default::default()
+    };
+    let disk = attach(
+        &device([(0, LogicalUnit::with_options(medium, identity(), options))]),
+        "one",
+    );
+    let exponent = good(&disk, &[0x12, 1, 0xB2, 0, 8, 0], &[])[4];
+    assert_ne!(exponent, 0, "THRESHOLD EXPONENT");
+    // A quarter of 64 MiB left, in sets of 2^exponent blocks.
+    let sets = ((16 << 20) / 512_u32) >> exponent;
+    let mut expected = vec![0; 24];
+    expected[..4].copy_from_slice(&[0x5C, 0x02, 0, 20]);
+    // Enabled, soft, armed as it decreases; on available resources.
+    expected[16..18].copy_from_slice(&[0x80, 0x01]);
+    expected[20..].copy_from_slice(&sets.to_be_bytes());
+    assert_eq!(pages(&disk, CURRENT, 0x1C, 0x02), expected);
+    assert_eq!(pages(&disk, CHANGEABLE, 0x1C, 0x02)[4..], [0; 20]);
+    // LBPERE.
+    assert_eq!(pages(&disk, CURRENT, 0x01, 0)[7], 0x80);
+    assert_eq!(
+        pages(&disk, CURRENT, 0x3F, 0xFF).len(),
+        12 + 16 + 20 + 12 + 32 + 12 + 24
     );
 }
 
@@ -333,7 +367,8 @@ fn lists_that_are_refused() {
     with_subpage[1] = 2;
     let descriptor = |blocks: u32, block_bytes: u32| [blocks.to_be_bytes(), block_bytes.to_be_bytes()].concat();
     // Parameter list, sense, field pointer.
-    let table: [(&str, Vec<u8>, (u8, u8, u8), [u8; 3]); 13] = [
+    type Case = (&'static str, Vec<u8>, (u8, u8, u8), [u8; 3]);
+    let table: [Case; 13] = [
         ("half a header", vec![0, 0, 0], LIST_LENGTH, [0; 3]),
         ("half a page", list(&[&header, &control[..7]]), LIST_LENGTH, [0; 3]),
         ("a page code alone", list(&[&header, &[0x0A]]), LIST_LENGTH, [0; 3]),
@@ -415,7 +450,11 @@ fn bits_of_the_cdb() {
         assert_eq!(sense(&response), INVALID_FIELD, "{what}");
         assert_eq!(response.sense[15..18], pointer, "{what}");
     }
-    assert_eq!(good(&disk, &[0x15, 0, 0, 0, 0, 0], &[]), NOTHING, "no list: nothing to do");
+    assert_eq!(
+        good(&disk, &[0x15, 0, 0, 0, 0, 0], &[]),
+        NOTHING,
+        "no list: nothing to do"
+    );
     assert_eq!(good(&disk, &cdb_10(0x55, 0, 0, 0), &[]), NOTHING);
 }
 

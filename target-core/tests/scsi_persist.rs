@@ -557,3 +557,20 @@ fn saving_is_for_those_who_may_wait() {
     execution.run(&list, Wait::Allowed, &cancel).unwrap();
     assert_eq!(keys(&one), [11]);
 }
+
+#[test]
+fn starting_and_allowing_harm_nobody() {
+    let device = shared(&[1]);
+    let (one, two) = (attach(&device, "one", 1), attach(&device, "two", 1));
+    out(&one, 0, 0, 0, 11, 0).unwrap();
+    out(&one, 1, 1, 11, 0, 0).unwrap();
+    for (what, cdb, expected) in [
+        ("start", [0x1B, 0, 0, 0, 1, 0], Status::Good),
+        ("stop", [0x1B, 0, 0, 0, 0, 0], Status::ReservationConflict),
+        ("allow", [0x1E, 0, 0, 0, 0, 0], Status::Good),
+        ("prevent", [0x1E, 0, 0, 0, 1, 0], Status::ReservationConflict),
+    ] {
+        assert_eq!(run(&two, &cdb, &[]).status, expected, "{what}");
+        assert_eq!(run(&one, &cdb, &[]).status, Status::Good, "{what}");
+    }
+}

@@ -132,8 +132,11 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        20 => (any::<bool>(), cdb(), prop::collection::vec(byte(), 0..600))
-            .prop_map(|(who, cdb, data)| Step::Command { who, cdb, data }),
+        20 => (any::<bool>(), cdb(), prop::collection::vec(byte(), 0..40), byte(), 0..1100_usize)
+            .prop_map(|(who, cdb, mut data, fill, length)| {
+                data.resize(length, fill);
+                Step::Command { who, cdb, data }
+            }),
         1 => any::<bool>().prop_map(|who| Step::Reset { who }),
     ]
 }

@@ -28,8 +28,19 @@ const CONTROL_EXTENSION: Code = (0x0A, 0x01);
 /// Informational exceptions control (SBC-4 6.5.8): there are none to be reported.
 const EXCEPTIONS: Code = (0x1C, 0x00);
 
+/// Logical block provisioning (SBC-4 6.5.9): only where a threshold is watched.
+const PROVISIONING: Code = (0x1C, 0x02);
+
 /// All pages, in the order they are reported.
-const PAGES: [Code; 6] = [RECOVERY, DISCONNECT, CACHING, CONTROL, CONTROL_EXTENSION, EXCEPTIONS];
+const PAGES: [Code; 7] = [
+    RECOVERY,
+    DISCONNECT,
+    CACHING,
+    CONTROL,
+    CONTROL_EXTENSION,
+    EXCEPTIONS,
+    PROVISIONING,
+];
 
 /// PAGE CODE that asks for all pages.
 const ALL_PAGES: u8 = 0x3F;
@@ -176,7 +187,7 @@ fn contents(request: &Request<'_>, long: bool) -> Result<(Vec<u8>, Vec<u8>), Sen
     };
     let wanted = (cdb[2] & 0x3F, cdb[3]);
     let mut pages = Vec::new();
-    for code in supported() {
+    for code in supported(request.unit) {
         let page_fits = wanted.0 == ALL_PAGES || wanted.0 == code.0;
         let subpage_fits = wanted.1 == ALL_SUBPAGES || wanted.1 == code.1;
         if page_fits && subpage_fits {
@@ -185,11 +196,13 @@ fn contents(request: &Request<'_>, long: bool) -> Result<(Vec<u8>, Vec<u8>), Sen
     }
     if pages.is_empty() {
         // Points at the subpage where the page itself would be there.
-        return Err(if supported().any(|code| code.0 == wanted.0) || wanted.0 == ALL_PAGES {
-            Sense::cdb_field(3, 7)
-        } else {
-            Sense::cdb_field(2, 5)
-        });
+        return Err(
+            if supported(request.unit).any(|code| code.0 == wanted.0) || wanted.0 == ALL_PAGES {
+                Sense::cdb_field(3, 7)
+            } else {
+                Sense::cdb_field(2, 5)
+            },
+        );
     }
     // ALL_PAGES knows subpages 00h and FFh only (SPC-5 table 177).
     if wanted.0 == ALL_PAGES && !matches!(wanted.1, 0x00 | ALL_SUBPAGES) {
@@ -205,8 +218,21 @@ fn contents(request: &Request<'_>, long: bool) -> Result<(Vec<u8>, Vec<u8>), Sen
 }
 
 /// The pages a unit has.
-fn supported() -> impl Iterator<Item = Code> {
-    PAGES.into_iter()
+fn supported(unit: &LogicalUnit) -> impl Iterator<Item = Code> {
+    let thresholds = threshold(unit).is_some();
+    PAGES
+        .into_iter()
+        .filter(move |code| *code != PROVISIONING || thresholds)
+}
+
+/// The threshold that the administrator has set for the storage underneath: how much of it is left then, in threshold
+/// sets (SBC-4 4.7.3.8).
+fn threshold(unit: &LogicalUnit) -> Option<u32> {
+    let report = unit.thin_report()?;
+    let left_percent = 100 - u128::from(report.threshold_percent?.min(100));
+    let left_bytes = u128::from(unit.medium().space()?.total_bytes) * left_percent / 100;
+    let set_bytes = u128::from(unit.properties().block_bytes) << report.exponent;
+    Some(u32::try_from(left_bytes / set_bytes).unwrap_or(u32::MAX))
 }
 
 /// Short or long LBA mode parameter block descriptor (SBC-4 6.5.2).
@@ -231,6 +257,7 @@ fn page(unit: &LogicalUnit, code: Code, values: Values) -> Vec<u8> {
         CACHING => header(code, 20),
         DISCONNECT => header(code, 16),
         CONTROL_EXTENSION => header(code, 32),
+        PROVISIONING => header(code, 24),
         _ => header(code, 12),
     };
     if values != Values::Changeable {
@@ -241,6 +268,14 @@ fn page(unit: &LogicalUnit, code: Code, values: Values) -> Vec<u8> {
             CONTROL => page[3] = 0x10,
             // IALUAE: access states, of which there is one, are the target's to change.
             CONTROL_EXTENSION => page[4] = 0x01,
+            // LBPERE: thresholds are told of.
+            RECOVERY if threshold(unit).is_some() => page[7] = 0x80,
+            PROVISIONING => {
+                // One threshold: enabled, soft, armed as the count decreases; on what is available. SITUA is 0:
+                // everybody hears of it.
+                page[16..18].copy_from_slice(&[0x80, 0x01]);
+                page[20..24].copy_from_slice(&threshold(unit).unwrap_or(0).to_be_bytes());
+            }
             _ => {}
         }
     }

@@ -1,9 +1,11 @@
 //! Commands that neither name blocks nor describe the unit.
 
+use super::Status;
 use super::attention::Attention;
 use super::execute::Action;
 use super::request::{Plan, Planned, Request, answer, be16, be32};
 use super::sense::{Format, Sense};
+use super::table::Access;
 
 /// TEST UNIT READY (SPC-5 6.48): whatever is in the way has been said before the command comes here.
 pub(super) fn test_unit_ready(_: &Request<'_>) -> Planned {
@@ -32,6 +34,11 @@ pub(super) fn start_stop_unit(request: &Request<'_>) -> Planned {
         return Err(Sense::cdb_field(4, 7));
     }
     let (start, no_flush) = (cdb[4] & 0x01 != 0, cdb[4] & 0x04 != 0);
+    // Starting harms nobody (SBC-4 table 15).
+    let harmless = start && cdb[4] & 0x02 == 0;
+    if !harmless && !may_write(request) {
+        return Ok(Plan::Status(Status::ReservationConflict));
+    }
     // LOEJ.
     if cdb[4] & 0x02 != 0 {
         if !request.unit.upkeep().options().removable {
@@ -56,9 +63,19 @@ pub(super) fn start_stop_unit(request: &Request<'_>) -> Planned {
     })
 }
 
+/// Whether reservations let this nexus change something.
+fn may_write(request: &Request<'_>) -> bool {
+    let path = request.path;
+    request.unit.allow(path, path.is_admitted(), Access::Write)
+}
+
 /// PREVENT ALLOW MEDIUM REMOVAL (SPC-5 6.16).
 pub(super) fn prevent_allow(request: &Request<'_>) -> Planned {
     let prevent = request.cdb[4] & 0x01 != 0;
+    // Allowing harms nobody (SPC-5 table 66).
+    if prevent && !may_write(request) {
+        return Ok(Plan::Status(Status::ReservationConflict));
+    }
     let removal = request.unit.upkeep().removal();
     removal.prevent(request.path.nexus_id(), prevent);
     Ok(Plan::Answer(Vec::new()))

@@ -88,7 +88,7 @@ static COMMANDS: &[Command] = &[
     command(0x16, Reserve, &[0x16, 0, 0, 0, 0, CONTROL], reserve::reserve_6),
     command(0x17, Release, &[0x17, 0, 0, 0, 0, CONTROL], reserve::release_6),
     command(0x1A, Write, &[0x1A, 0x08, 0xFF, 0xFF, 0xFF, CONTROL], mode::sense_6),
-    command(0x1B, Write, &[0x1B, 0x01, 0, 0x0F, 0xF7, CONTROL], simple::start_stop_unit),
+    command(0x1B, Harmless, &[0x1B, 0x01, 0, 0x0F, 0xF7, CONTROL], simple::start_stop_unit),
     command(0x1C, Write, &[0x1C, 0x01, 0xFF, 0xFF, 0xFF, CONTROL], super::diagnose::receive),
     command(0x1D, Write, &[0x1D, 0xF7, 0, 0xFF, 0xFF, CONTROL], super::diagnose::send),
     command(0x1E, Harmless, &[0x1E, 0, 0, 0, 0x03, CONTROL], simple::prevent_allow),

@@ -43,6 +43,8 @@ pub fn sample(opcode: u8, service_action: Option<u8>, block_bytes: u32) -> Optio
         (0x15, None) => (vec![opcode, 0x10, 0, 0, 16, 0], [&[0; 4], &CONTROL_PAGE[..]].concat()),
         (0x1A, None) => (vec![opcode, 0, 0x3F, 0, 252, 0], vec![]),
         (0x1B, None) => (vec![opcode, 0, 0, 0, 0x01, 0], vec![]),
+        (0x1C, None) => (vec![opcode, 0x01, 0, 0, 252, 0], vec![]),
+        (0x1D, None) => (vec![opcode, 0x04, 0, 0, 0, 0], vec![]),
         (0x25, None) => (vec![opcode, 0, 0, 0, 0, 0, 0, 0, 0, 0], vec![]),
         (0x28 | 0x2F | 0x34 | 0x35, None) => (cdb_10(opcode, 0, 0, 1).into(), vec![]),
         (0x2A | 0x2E | 0x41, None) => (cdb_10(opcode, 0, 0, 1).into(), block),

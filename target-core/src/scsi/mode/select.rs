@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{PAGES, SETTINGS, SOFTWARE_WRITE_PROTECT, SPF, Values, WRITE_CACHE, page};
+use super::{SETTINGS, SOFTWARE_WRITE_PROTECT, SPF, Values, WRITE_CACHE, page, supported};
 use crate::scsi::attention::Attention;
 use crate::scsi::control::Control;
 use crate::scsi::execute::{Job, Outcome};
@@ -126,7 +126,7 @@ fn read_page(unit: &LogicalUnit, flipped: u8, rest: &[u8], at: usize) -> Result<
     let first = *rest.first().ok_or(Sense::PARAMETER_LIST_LENGTH)?;
     let byte = |offset: usize| *rest.get(offset).unwrap_or(&0);
     let code = (first & 0x3F, if first & SPF != 0 { byte(1) } else { 0 });
-    if !PAGES.contains(&code) {
+    if !supported(unit).any(|known| known == code) {
         // A page with a subpage code in its short form, or the reverse, is none of ours either.
         return Err(Sense::parameter_field(at as u16, 5));
     }
