@@ -72,7 +72,6 @@ struct Disk {
 #[derive(Debug, Clone, Copy)]
 struct Open {
     disk: Option<usize>,
-    lun: u16,
     block: u32,
     /// What it writes; `None` for a read.
     value: Option<u8>,
@@ -251,7 +250,6 @@ impl World {
             command.itt,
             Open {
                 disk,
-                lun,
                 block,
                 value,
             },

@@ -527,3 +527,24 @@ fn no_write_lands_after_a_removal_is_drained_whoever_writes() {
         );
     }
 }
+
+#[test]
+fn a_unit_does_not_shrink_while_it_is_sanitized() {
+    let gate = Gate::new(64);
+    let unit = unit_on(gate.clone(), "slow");
+    let device = device([(0, Arc::clone(&unit))]);
+    let nexus = attach(&device, INITIATOR);
+    // OVERWRITE with IMMED (SBC-4 5.31), one pass of one byte: its answer is there before it is done.
+    let list = [0x01, 0, 0, 1, 0xA5];
+    gate.shut();
+    good(&nexus, &[0x48, 0x81, 0, 0, 0, 0, 0, 0, list.len() as u8, 0], &list);
+    gate.wait_for(1);
+    assert!(matches!(unit.resize(32 * 512), Err(ResizeError::Busy)));
+    assert_eq!(gate.size_bytes(), 64 * 512);
+    gate.open();
+    while unit.resize(32 * 512).is_err() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(attentions(&nexus, 0), [CAPACITY_CHANGED]);
+    assert_eq!(good(&nexus, &read_10(31, 1), &[]), [0xA5; 512]);
+}

@@ -286,7 +286,7 @@ fn each_step(
     let sanitize = unit.upkeep().sanitize();
     let mut at_bytes = 0;
     loop {
-        let size_bytes = unit.medium().size_bytes();
+        let size_bytes = unit.size_bytes();
         if at_bytes >= size_bytes {
             return unit.medium().flush(Wait::Allowed);
         }

@@ -14,7 +14,7 @@ use super::path::{Path, Place};
 use super::persist::Keeper;
 use super::reservations::Reservations;
 use super::table::Access;
-use super::upkeep::{MediumOptions, Upkeep};
+use super::upkeep::{MediumOptions, SANITIZING, Upkeep};
 use crate::lun::{Medium, MediumError, Properties};
 
 /// How long a unit that becomes smaller waits for commands that may be beyond the new end, in milliseconds.
@@ -178,7 +178,7 @@ impl LogicalUnit {
         let old_size_bytes = self.medium.size_bytes();
         // Commands look at the size when they come and when they begin. Those that have begun are waited for.
         self.limit_bytes.store(new_size_bytes, Ordering::SeqCst);
-        let shrunk = if new_size_bytes >= old_size_bytes || self.pass().wait(Duration::from_millis(SHRINK_WAIT_MS)) {
+        let shrunk = if new_size_bytes >= old_size_bytes || self.is_left_beyond_the_end() {
             self.medium.resize(new_size_bytes).map_err(ResizeError::from)
         } else {
             Err(ResizeError::Busy)
@@ -188,6 +188,12 @@ impl LogicalUnit {
             self.lock().establish(Attention::CapacityChanged);
         }
         shrunk
+    }
+
+    /// Whether nobody is at blocks beyond a new end any more, after some time.
+    fn is_left_beyond_the_end(&self) -> bool {
+        // What runs in the background began as a command.
+        self.pass().wait(Duration::from_millis(SHRINK_WAIT_MS)) && !self.upkeep.is(SANITIZING)
     }
 
     /// The commands that have begun before now. They go on.

@@ -146,12 +146,7 @@ impl Server {
             return;
         }
         tracing::debug!(peer, local = ?origin.local, tag = origin.portal.tag, "connected");
-        let connection = Connection::new(
-            Arc::clone(self.node()),
-            &mailbox,
-            origin,
-            std::time::Instant::now(),
-        );
+        let connection = Connection::new(Arc::clone(self.node()), &mailbox, origin, std::time::Instant::now());
         let outcome = connection::run(stream, connection, mailbox, &self.shared.workers).await;
         if let Ok(Ended::LoginRefused(_)) = &outcome.ended {
             self.node().count_refused_login();
