@@ -57,7 +57,7 @@ const TABLE: &[Row] = &[
     (Key::ErrorRecoveryLevel, "2", Says("0"), Says("0"), Refused, REJECT),
     (Key::SessionType, "Normal", Taken, Taken, Taken, REJECT),
     (Key::TaskReporting, "FastAbort,ResponseFence,RFC3720", Says("RFC3720"), IRRELEVANT, Refused, REJECT),
-    (Key::ISCSIProtocolLevel, "2", Says("1"), IRRELEVANT, Refused, REJECT),
+    (Key::ISCSIProtocolLevel, "3", Says("2"), IRRELEVANT, Refused, REJECT),
     (Key::NodeArchitecture, "linux", Taken, Taken, Taken, REJECT),
     (Key::IFMarker, "Yes", Says("No"), Says("No"), Refused, REJECT),
     (Key::OFMarker, "Yes", Says("No"), Says("No"), Refused, REJECT),

@@ -51,7 +51,7 @@ fn every_key_is_negotiated_as_the_rfc_says() {
         ("ErrorRecoveryLevel", "2", Some("0")),
         ("ErrorRecoveryLevel", "3", Some("Reject")),
         ("TaskReporting", "FastAbort,RFC3720", Some("RFC3720")),
-        ("iSCSIProtocolLevel", "2", Some("1")),
+        ("iSCSIProtocolLevel", "3", Some("2")),
         ("IFMarker", "Yes", Some("No")),
         ("OFMarker", "No", Some("No")),
         ("OFMarkInt", "2048~8192", Some("Reject")),

@@ -95,13 +95,13 @@ fn target_port_groups() {
 
 #[test]
 fn task_management_functions() {
-    // ABORT TASK, ABORT TASK SET, CLEAR TASK SET, LOGICAL UNIT RESET, target reset.
-    assert_eq!(good(&disk(), &in_12(0x0D, 0, 255), &[]), [0xDA, 0, 0, 0]);
+    // ABORT TASK, ABORT TASK SET, CLEAR TASK SET, LOGICAL UNIT RESET, QUERY TASK, target reset; QUERY TASK SET.
+    assert_eq!(good(&disk(), &in_12(0x0D, 0, 255), &[]), [0xDE, 0x02, 0, 0]);
     let mut with_timeouts = [0; 16];
-    with_timeouts[0] = 0xDA;
+    with_timeouts[..2].copy_from_slice(&[0xDE, 0x02]);
     with_timeouts[3] = 0x0C;
     assert_eq!(good(&disk(), &in_12(0x0D, 0x80, 255), &[]), with_timeouts);
-    assert_eq!(good(&disk(), &in_12(0x0D, 0, 2), &[]), [0xDA, 0]);
+    assert_eq!(good(&disk(), &in_12(0x0D, 0, 2), &[]), [0xDE, 0x02]);
     assert_eq!(refused(&disk(), &in_12(0x0D, 0x01, 255), &[]), INVALID_FIELD);
 }
 

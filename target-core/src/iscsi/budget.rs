@@ -6,9 +6,13 @@
 //! once, and gives it back without needing more.
 //!
 //! Reservations are accounts, not allocations: an open window costs nothing until data arrives.
+//!
+//! Who has to wait for memory of the transfer pool gets a place in a line. Others go ahead only with what the
+//! first in line would leave over anyway, so many small requests do not keep a large one waiting for ever.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::mailbox::{Notice, Sender};
 
@@ -39,6 +43,16 @@ pub struct Pool {
     sharers: AtomicUsize,
     anyone_waiting: AtomicBool,
     waiting: Mutex<Vec<Sender>>,
+    anyone_in_line: AtomicBool,
+    line: Mutex<VecDeque<Place>>,
+}
+
+/// A request that could not be granted.
+#[derive(Debug)]
+struct Place {
+    /// Whose it is.
+    share_used_bytes: Arc<AtomicUsize>,
+    bytes: usize,
 }
 
 impl Pool {
@@ -49,6 +63,8 @@ impl Pool {
             sharers: AtomicUsize::new(0),
             anyone_waiting: AtomicBool::new(false),
             waiting: Mutex::default(),
+            anyone_in_line: AtomicBool::new(false),
+            line: Mutex::default(),
         })
     }
 
@@ -78,9 +94,13 @@ impl Pool {
         }
     }
 
+    fn line(&self) -> MutexGuard<'_, VecDeque<Place>> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn wake_waiting(&self) {
         let waiting = {
-            let mut waiting = self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
             self.anyone_waiting.store(false, SeqCst);
             std::mem::take(&mut *waiting)
         };
@@ -89,6 +109,9 @@ impl Pool {
         }
     }
 }
+
+/// One part in so many of a pool is for sessions that do not have their equal share yet.
+const SPARE_PART: usize = 4;
 
 /// One session's part of a pool.
 #[derive(Debug)]
@@ -107,24 +130,113 @@ impl Share {
         }
     }
 
-    /// Reserves `bytes`, or nothing. A session that holds nothing is only refused when the pool is full; one
-    /// that holds something gets no more than an equal share. More than the whole pool counts as the whole
-    /// pool: a command that large runs alone.
+    /// Reserves `bytes`, or nothing. A session that holds nothing is only refused when the pool is full, or
+    /// somebody else is first in line for what is left; one that holds something gets no more than an equal
+    /// share. More than the whole pool counts as the whole pool: a command that large runs alone.
     pub fn try_reserve(&self, bytes: usize) -> Option<Reservation> {
         let bytes = bytes.min(self.pool.limit_bytes);
         let mine = self.used_bytes.load(SeqCst);
-        let fair = self.pool.limit_bytes / self.pool.sharers.load(SeqCst).max(1);
-        if mine > 0 && mine.saturating_add(bytes) > fair {
+        if mine > 0 && mine.saturating_add(bytes) > self.fair_bytes() {
             return None;
+        }
+        if self.pool.anyone_in_line.load(SeqCst) {
+            return self.take_in_turn(bytes);
         }
         self.take(bytes)
     }
 
+    /// The same; if it is refused the session has a place in line, and hears by [`Notice::MemoryFreed`] when it
+    /// is time to ask again. It must do so, or [`leave_line`](Self::leave_line).
+    pub fn reserve_or_wait(&self, bytes: usize, mailbox: &Sender) -> Option<Reservation> {
+        let bytes = bytes.min(self.pool.limit_bytes);
+        let mut memory = self.try_reserve(bytes);
+        if memory.is_none() {
+            self.wait(mailbox.clone());
+            self.stand_in_line(bytes);
+            memory = self.try_reserve(bytes);
+        }
+        memory
+    }
+
+    /// Whoever is first in line may take all there is, everybody else what is left beyond that.
+    fn take_in_turn(&self, bytes: usize) -> Option<Reservation> {
+        let mut line = self.pool.line();
+        // Who is to give back something of its own first is not waited for.
+        let fair_bytes = self.fair_bytes();
+        let first = line.iter().find(|place| {
+            let held = place.share_used_bytes.load(SeqCst);
+            held == 0 || held.saturating_add(place.bytes) <= fair_bytes
+        });
+        let kept_bytes = match first {
+            Some(first) if !Arc::ptr_eq(&first.share_used_bytes, &self.used_bytes) => first.bytes,
+            _ => 0,
+        };
+        let free = self.pool.limit_bytes.saturating_sub(self.pool.used_bytes());
+        if bytes.saturating_add(kept_bytes) > free {
+            return None;
+        }
+        let memory = self.take(bytes);
+        let left = memory.is_some() && self.take_from_line(&mut line);
+        drop(line);
+        if left {
+            // Somebody else is first now, or there is more left than was kept.
+            self.pool.wake_waiting();
+        }
+        memory
+    }
+
+    fn stand_in_line(&self, bytes: usize) {
+        // Whoever waits for itself does not stand in line.
+        let mine = self.used_bytes.load(SeqCst);
+        if mine > 0 && mine.saturating_add(bytes) > self.fair_bytes() {
+            return;
+        }
+        let mut line = self.pool.line();
+        let own = |place: &&mut Place| Arc::ptr_eq(&place.share_used_bytes, &self.used_bytes);
+        match line.iter_mut().find(own) {
+            Some(place) => place.bytes = bytes,
+            None => line.push_back(Place {
+                share_used_bytes: Arc::clone(&self.used_bytes),
+                bytes,
+            }),
+        }
+        self.pool.anyone_in_line.store(true, SeqCst);
+    }
+
+    /// Gives up the place in line, for whoever is behind it.
+    pub fn leave_line(&self) {
+        if !self.pool.anyone_in_line.load(SeqCst) {
+            return;
+        }
+        let left = self.take_from_line(&mut self.pool.line());
+        if left {
+            self.pool.wake_waiting();
+        }
+    }
+
+    fn take_from_line(&self, line: &mut VecDeque<Place>) -> bool {
+        let before = line.len();
+        line.retain(|place| !Arc::ptr_eq(&place.share_used_bytes, &self.used_bytes));
+        self.pool.anyone_in_line.store(!line.is_empty(), SeqCst);
+        line.len() < before
+    }
+
+    /// What each session may hold when all want all they can get.
+    fn fair_bytes(&self) -> usize {
+        self.pool.limit_bytes / self.pool.sharers.load(SeqCst).max(1)
+    }
+
     /// Reserves `bytes` if that is at most one part in `divisor` of what is free: whoever comes later always
-    /// finds something left.
+    /// finds something left. A session that holds its equal share already gets more only while one part in
+    /// [`SPARE_PART`] of the pool is free.
     pub fn try_reserve_part(&self, bytes: usize, divisor: usize) -> Option<Reservation> {
         let free = self.pool.limit_bytes.saturating_sub(self.pool.used_bytes());
         if bytes > free / divisor {
+            return None;
+        }
+        let holds = self.used_bytes.load(SeqCst).saturating_add(bytes);
+        let is_scarce = free - bytes < self.pool.limit_bytes / SPARE_PART;
+        if divisor > 1 && is_scarce && holds > self.fair_bytes() {
             return None;
         }
         self.take(bytes)
@@ -145,11 +257,7 @@ impl Share {
     /// Asks for a [`Notice::MemoryFreed`] when something is given back to the pool. Memory given back between
     /// a refusal and this call goes unnoticed, so the caller tries once more after it.
     pub fn wait(&self, mailbox: Sender) {
-        let mut waiting = self
-            .pool
-            .waiting
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut waiting = self.pool.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if !waiting.iter().any(|other| other.ptr_eq(&mailbox)) {
             waiting.push(mailbox);
         }
@@ -164,6 +272,7 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
+        self.leave_line();
         self.pool.sharers.fetch_sub(1, SeqCst);
     }
 }
@@ -283,6 +392,63 @@ mod tests {
         let all = share.try_reserve(1000).expect("alone");
         assert_eq!(all.bytes(), 10);
         assert!(share.try_reserve(1).is_none());
+    }
+
+    #[test]
+    fn small_requests_do_not_keep_a_large_one_waiting() {
+        let budget = Budget::new(0, 1000);
+        let (large, small) = (Share::new(&budget.transfer), Share::new(&budget.transfer));
+        let mailbox = Mailbox::new();
+        let sender = Arc::downgrade(&mailbox);
+        let held: Vec<_> = (0..5).map(|_| small.try_reserve(100).expect("its share")).collect();
+        assert!(large.reserve_or_wait(900, &sender).is_none());
+        for held in held {
+            drop(held);
+            // It is what the large request waits for.
+            assert!(
+                small.try_reserve(101).is_none(),
+                "more than the first in line leaves over"
+            );
+        }
+        assert!(small.try_reserve(100).is_some(), "what the first in line leaves over");
+        let all = large.try_reserve(900).expect("its turn");
+        // The line is empty again.
+        drop(all);
+        assert!(small.try_reserve(500).is_some());
+    }
+
+    #[test]
+    fn whoever_leaves_the_line_lets_the_others_go() {
+        let budget = Budget::new(0, 1000);
+        let (first, second) = (Share::new(&budget.transfer), Share::new(&budget.transfer));
+        let mailboxes = [Mailbox::new(), Mailbox::new()];
+        let half = second.try_reserve(400).expect("its share");
+        assert!(first.reserve_or_wait(700, &Arc::downgrade(&mailboxes[0])).is_none());
+        drop(half);
+        assert!(second.reserve_or_wait(500, &Arc::downgrade(&mailboxes[1])).is_none());
+        let mut notices = Vec::new();
+        mailboxes[1].take(&mut notices);
+        notices.clear();
+        drop(first);
+        mailboxes[1].take(&mut notices);
+        assert!(matches!(notices[..], [Notice::MemoryFreed]), "{notices:?}");
+        assert!(second.try_reserve(500).is_some());
+    }
+
+    #[test]
+    fn what_is_scarce_goes_to_those_who_have_less() {
+        let budget = Budget::new(1000, 0);
+        let (greedy, late) = (Share::new(&budget.window), Share::new(&budget.window));
+        let mut held = Vec::new();
+        while let Some(more) = greedy.try_reserve_part(10, 4) {
+            held.push(more);
+        }
+        assert_eq!(greedy.used_bytes(), 750, "all but the part that is spare");
+        let _first = late.try_reserve_part(60, 4).expect("it has nothing yet");
+        drop(held.split_off(50));
+        // The greedy one is down to its share and may take what it gave back, but no more.
+        assert!(greedy.try_reserve_part(10, 4).is_none() || greedy.used_bytes() <= 750);
+        assert!(late.try_reserve_part(100, 4).is_some());
     }
 
     #[test]

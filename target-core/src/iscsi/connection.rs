@@ -132,13 +132,20 @@ impl Connection {
         if let Phase::FullFeature(session) = &mut self.phase
             && !input.is_empty()
         {
-            session.heard(now, &mut self.output);
+            session.heard(now, input.len(), &mut self.output);
         }
         while self.wants_input() {
             match self.step(now, input) {
                 Ok(true) => {}
                 Ok(false) => return,
-                Err(ended) => self.end(ended),
+                Err(ended) => {
+                    if let (Ended::Framing(DecodeError::HeaderDigest { .. }), Phase::FullFeature(session)) =
+                        (&ended, &self.phase)
+                    {
+                        session.count_header_digest_error();
+                    }
+                    self.end(ended);
+                }
             }
         }
     }
@@ -270,7 +277,7 @@ impl Connection {
             return;
         }
         if let Phase::FullFeature(session) = &mut self.phase {
-            session.heard(now, &mut self.output);
+            session.heard(now, bytes, &mut self.output);
         }
         if let Receiving::Data { sink: Some(buffer), .. } = &self.receiving {
             self.decoder.data(&buffer[buffer.len() - bytes..]);
@@ -297,11 +304,12 @@ impl Connection {
         if self.ended.is_some() {
             return;
         }
-        if let Notice::Close(reason) = notice {
-            return self.end(Ended::Closed(reason));
-        }
-        if let Phase::FullFeature(session) = &mut self.phase {
-            session.notice(now, notice, &mut self.output);
+        match (&mut self.phase, notice) {
+            (_, Notice::Close(reason)) | (Phase::Login(_), Notice::AskLogout { reason, .. }) => {
+                self.end(Ended::Closed(reason));
+            }
+            (Phase::FullFeature(session), notice) => session.notice(now, notice, &mut self.output),
+            (Phase::Login(_), _) => {}
         }
     }
 
@@ -313,11 +321,11 @@ impl Connection {
     /// `bytes` from the front of [`transmit`](Self::transmit) are out.
     pub fn sent(&mut self, now: Instant, bytes: usize) {
         self.output.transmit.advance(bytes);
+        let waits = !self.output.transmit.is_empty();
+        let had_waited = std::mem::replace(&mut self.backlogged, waits);
         if let Phase::FullFeature(session) = &mut self.phase {
-            // Room where there was none before: somebody takes what we send.
-            session.sent(self.backlogged.then_some(now));
+            session.sent(now, bytes, had_waited, waits, &mut self.output);
         }
-        self.backlogged = !self.output.transmit.is_empty();
     }
 
     /// When [`timeout`](Self::timeout) is due.
@@ -343,10 +351,23 @@ impl Connection {
                 None => self.end(Ended::LoginTimeout),
             },
             Phase::FullFeature(session) => {
+                if let Some(reason) = session.overstayed(now) {
+                    return self.end(Ended::Closed(reason));
+                }
                 if session.timeout(now, &mut self.output) {
                     self.end(Ended::Silent);
                 }
             }
+        }
+    }
+
+    /// Takes down how long commands took that were answered since the last call: until now. `clock` is only
+    /// looked at when there are any.
+    pub fn settle(&mut self, clock: impl FnOnce() -> Instant) {
+        if let Phase::FullFeature(session) = &mut self.phase
+            && session.is_unsettled()
+        {
+            session.settle(clock());
         }
     }
 
@@ -367,10 +388,10 @@ impl Connection {
         if self.ended.is_some() {
             return;
         }
-        if matches!(
-            ended,
-            Ended::Silent | Ended::LoginTimeout | Ended::Closed(CloseReason::Reinstated)
-        ) {
+        let dropped = Ended::Closed(CloseReason::Administrator);
+        let overstayed = Ended::Closed(CloseReason::TargetRemoved);
+        let reinstated = Ended::Closed(CloseReason::Reinstated);
+        if [Ended::Silent, Ended::LoginTimeout, reinstated, dropped, overstayed].contains(&ended) {
             self.output.transmit = Transmit::default();
         }
         self.ended = Some(ended);

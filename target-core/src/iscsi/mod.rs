@@ -19,9 +19,11 @@ mod output;
 pub mod params;
 pub mod policy;
 pub mod portals;
+mod ready;
 pub mod shape;
 pub mod stats;
 mod task;
+mod transfer;
 pub mod transmit;
 mod window;
 

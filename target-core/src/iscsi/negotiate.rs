@@ -8,6 +8,8 @@ use iscsi_pdu::text::{
 use super::node::Limits;
 use super::params::{BURST_MAX_BYTES, FIRST_BURST_MAX_BYTES, OUTSTANDING_R2T_MAX, Params, SessionType};
 
+/// iSCSIProtocolLevel that is offered: RFC 7144.
+const PROTOCOL_LEVEL: u32 = 2;
 /// Values in one list that are looked at.
 const LIST_ITEMS_MAX: usize = 32;
 /// Keys we do not know that are answered with NotUnderstood before the initiator is given up. An answer is
@@ -164,7 +166,12 @@ impl Negotiation {
             Key::MaxConnections => number(key, value, 1, &mut 1)?,
             Key::ErrorRecoveryLevel | Key::DefaultTime2Retain => number(key, value, 0, &mut 0)?,
             Key::DefaultTime2Wait => number(key, value, 0, &mut 0)?,
-            Key::ISCSIProtocolLevel => number(key, value, 1, &mut 1)?,
+            Key::ISCSIProtocolLevel => {
+                let mut result = 1;
+                let answer = number(key, value, PROTOCOL_LEVEL, &mut result)?;
+                params.protocol_level = u8::try_from(result).unwrap_or(u8::MAX);
+                answer
+            }
             Key::TaskReporting => {
                 let offered = parse_list(value, LIST_ITEMS_MAX)?;
                 choose(&offered, &["RFC3720"]).unwrap_or(REJECT).to_owned()

@@ -29,6 +29,8 @@ pub struct Params {
     pub first_burst_bytes: u32,
     /// MaxOutstandingR2T (§13.17).
     pub max_outstanding_r2t: u16,
+    /// iSCSIProtocolLevel (RFC 7144 §7.1.1): 1 is RFC 7143, 2 adds QUERY TASK and its like.
+    pub protocol_level: u8,
 }
 
 impl Default for Params {
@@ -42,6 +44,7 @@ impl Default for Params {
             max_burst_bytes: 262_144,
             first_burst_bytes: 65_536,
             max_outstanding_r2t: 1,
+            protocol_level: 1,
         }
     }
 }

@@ -202,6 +202,11 @@ impl Gate {
         self.shut_until.is_none()
     }
 
+    /// Whether it is a way through this very shaper.
+    pub(super) fn is_of(&self, shaper: &Arc<Shaper>) -> bool {
+        Arc::ptr_eq(&self.shaper, shaper)
+    }
+
     /// When to ask again; `None` when the gate is open.
     pub(super) fn shut_until(&self) -> Option<Instant> {
         self.shut_until

@@ -1,14 +1,17 @@
 //! The task set of one session: every command between its arrival and its answer.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Instant;
 
 use iscsi_pdu::pdu::{ScsiCommand, TaskAttribute};
 use iscsi_pdu::{Lun, Serial};
 
 use super::budget::Memory;
 use super::job::TaskId;
+use super::ready::{Class, Ready};
+use super::transfer::{DataOut, Transfer};
 use crate::scsi::{Execution, Response};
 
 /// One command.
@@ -17,14 +20,19 @@ pub(super) struct Task {
     pub(super) id: TaskId,
     pub(super) itt: u32,
     pub(super) lun: Lun,
+    pub(super) opcode: u8,
     pub(super) attribute: TaskAttribute,
     pub(super) immediate: bool,
+    /// When it came.
+    pub(super) arrived: Instant,
     /// What the initiator expects to receive, in bytes: its ExpectedDataTransferLength if it reads.
     pub(super) edtl_in: u32,
     /// What the initiator expects to send, in bytes.
     pub(super) edtl_out: u32,
     pub(super) stage: Stage,
     pub(super) data_out: DataOut,
+    /// Whether it has passed the limit of its LUN already, and waits for something else.
+    pub(super) admitted_by_lun: bool,
     /// Given back with the task, or with the job that it becomes.
     pub(super) memory: Memory,
     /// Raised when the task is aborted while a worker is at it.
@@ -45,6 +53,8 @@ pub(super) enum Stage {
     /// Being run; the bytes it asked the initiator for are kept for the residual count, those of its answer
     /// because somebody will have to take them.
     Running { wanted_bytes: u64, answer_bytes: usize },
+    /// Over, but its data waits for what is ahead of it on the line.
+    Answering(Box<Transfer>),
 }
 
 impl Stage {
@@ -53,42 +63,38 @@ impl Stage {
         wanted_bytes: 0,
         answer_bytes: 0,
     };
-}
 
-/// Data from the initiator.
-#[derive(Debug, Default)]
-pub(super) struct DataOut {
-    /// What has come so far, in order.
-    pub(super) buffer: Vec<u8>,
-    /// How much the command takes in all, in bytes: the smaller of what the CDB and the initiator say.
-    pub(super) wanted_bytes: u32,
-    /// Whether unsolicited Data-Out PDUs are still to come.
-    pub(super) unsolicited_open: bool,
-    /// How much comes unasked, in bytes.
-    pub(super) unasked_bytes: u32,
-    /// DataSN of the next unsolicited Data-Out.
-    pub(super) next_data_sn: u32,
-    /// First byte that no R2T has asked for yet.
-    pub(super) asked_bytes: u32,
-    /// R2Ts not yet answered in full, in order.
-    pub(super) r2ts: VecDeque<OpenR2t>,
-    /// R2TSN of the next R2T.
-    pub(super) next_r2t_sn: u32,
-}
-
-/// An R2T whose data is not here yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct OpenR2t {
-    pub(super) ttt: u32,
-    /// Where its data ends, in bytes from the start of the command's data.
-    pub(super) end_bytes: u32,
-    pub(super) next_data_sn: u32,
+    /// Bytes that it will add to the output, at most.
+    fn answer_bytes(&self) -> usize {
+        match self {
+            Self::Running { answer_bytes, .. } => *answer_bytes,
+            Self::Answering(transfer) => transfer.left_bytes(),
+            _ => 0,
+        }
+    }
 }
 
 impl Task {
     /// Whether all data is here.
     pub(super) fn is_complete(&self) -> bool {
         !self.data_out.unsolicited_open && self.data_out.buffer.len() >= self.data_out.wanted_bytes as usize
+    }
+
+    /// Memory that a command with all of its data still needs for its answer, in bytes.
+    pub(super) fn bytes_to_reserve(&self) -> usize {
+        match &self.stage {
+            Stage::Ready(execution) if self.memory.transfer.is_none() => {
+                usize::try_from(execution.data_in_bytes()).unwrap_or(usize::MAX)
+            }
+            _ => 0,
+        }
+    }
+
+    fn class(&self) -> Class {
+        Class {
+            lun: self.lun.0,
+            reads: self.bytes_to_reserve() > 0,
+        }
     }
 }
 
@@ -99,10 +105,14 @@ pub(super) struct TaskSet {
     by_itt: HashMap<u32, TaskId>,
     /// Commands that came ahead of their turn, by CmdSN; `None` for one that is over already.
     early: BTreeMap<u32, Option<TaskId>>,
-    /// Commands with all of their data, in the order to run them.
-    ready: VecDeque<TaskId>,
+    /// Commands that may be run now, in order.
+    ready: Ready,
+    /// Commands with all of their data that have to let others go first.
+    behind: BTreeSet<TaskId>,
     /// ORDERED tasks that are not over: what came later waits for them (SAM-6 8.6.3).
     ordered: BTreeSet<TaskId>,
+    /// No task is older than this one.
+    oldest: u64,
     immediate_count: u32,
     answer_bytes: usize,
     last_id: u64,
@@ -125,9 +135,13 @@ impl TaskSet {
 
     pub(super) fn insert(&mut self, task: Task) {
         self.immediate_count += u32::from(task.immediate);
-        if task.attribute == TaskAttribute::Ordered {
+        self.answer_bytes += task.stage.answer_bytes();
+        // What has been carried out keeps nobody waiting, whether its data is out or not.
+        if task.attribute == TaskAttribute::Ordered && !matches!(task.stage, Stage::Answering(_)) {
             self.ordered.insert(task.id);
         }
+        // One that was taken out for a moment comes back with its old name.
+        self.oldest = self.oldest.min(task.id.0);
         let replaced = self.by_itt.insert(task.itt, task.id);
         debug_assert!(replaced.is_none(), "a task tag in use was let in again");
         self.tasks.insert(task.id, task);
@@ -145,21 +159,28 @@ impl TaskSet {
         self.tasks.get_mut(self.by_itt.get(&itt)?)
     }
 
+    /// Whether there is a task that `is_meant` picks.
+    pub(super) fn any(&self, is_meant: impl Fn(&Task) -> bool) -> bool {
+        self.tasks.values().any(is_meant)
+    }
+
     /// Takes a task out: it is answered or aborted.
     pub(super) fn remove(&mut self, id: TaskId) -> Option<Task> {
         let task = self.tasks.remove(&id)?;
         self.by_itt.remove(&task.itt);
         self.immediate_count -= u32::from(task.immediate);
+        self.answer_bytes -= task.stage.answer_bytes();
         if task.attribute == TaskAttribute::Ordered {
             self.ordered.remove(&id);
         }
-        if let Stage::Running { answer_bytes, .. } = task.stage {
-            self.answer_bytes -= answer_bytes;
+        if !self.behind.is_empty() {
+            self.behind.remove(&id);
+            self.let_go();
         }
         Some(task)
     }
 
-    /// Bytes that the commands being run will add to the output, at most.
+    /// Bytes that the commands being run or answered will add to the output, at most.
     pub(super) fn answer_bytes(&self) -> usize {
         self.answer_bytes
     }
@@ -173,18 +194,12 @@ impl TaskSet {
     /// Ends tasks that `doomed` picks, without an answer. Returns them, and raises the flag of those a
     /// worker is at.
     pub(super) fn abort(&mut self, doomed: impl Fn(&Task) -> bool) -> Vec<Task> {
-        let ids: Vec<TaskId> = self
-            .tasks
-            .values()
-            .filter(|task| doomed(task))
-            .map(|task| task.id)
-            .collect();
-        let aborted: Vec<Task> = ids.into_iter().filter_map(|id| self.remove(id)).collect();
+        let aborted: Vec<Task> = self.pick(doomed).into_iter().filter_map(|id| self.remove(id)).collect();
         for task in &aborted {
             task.cancel.store(true, Relaxed);
         }
         if !aborted.is_empty() {
-            self.ready.retain(|id| self.tasks.contains_key(id));
+            self.ready.retain(|id| self.tasks.contains_key(&id));
             for held in self.early.values_mut() {
                 *held = held.filter(|id| self.tasks.contains_key(id));
             }
@@ -200,6 +215,11 @@ impl TaskSet {
     /// Whether a command with this CmdSN is being held.
     pub(super) fn is_held(&self, cmd_sn: Serial) -> bool {
         self.early.contains_key(&cmd_sn.0)
+    }
+
+    /// How many commands are being held.
+    pub(super) fn held_count(&self) -> usize {
+        self.early.len()
     }
 
     /// The command held for this CmdSN, whose turn it is now.
@@ -218,40 +238,56 @@ impl TaskSet {
 
     /// All data of this task is here.
     pub(super) fn set_ready(&mut self, id: TaskId) {
-        match self.tasks.get(&id).map(|task| task.attribute) {
-            Some(TaskAttribute::HeadOfQueue) => self.ready.push_front(id),
-            Some(_) => self.ready.push_back(id),
-            None => {}
+        let Some(task) = self.tasks.get(&id) else { return };
+        let is_behind = self.ordered.first().is_some_and(|ordered| *ordered <= id);
+        match task.attribute {
+            TaskAttribute::HeadOfQueue => self.ready.push_front(task.class(), id),
+            _ if is_behind => {
+                self.behind.insert(id);
+                self.let_go();
+            }
+            _ => self.ready.push_back(task.class(), id),
         }
     }
 
-    /// The next task that may be run.
-    pub(super) fn peek_ready(&self) -> Option<TaskId> {
-        if self.ordered.is_empty() {
-            return self.ready.front().copied();
-        }
-        self.ready.iter().copied().find(|id| self.is_its_turn(*id))
-    }
-
-    /// The first task that may be run and is one that `fits` picks.
-    pub(super) fn find_ready(&self, fits: impl Fn(&Task) -> bool) -> Option<TaskId> {
-        let picked = |id: &TaskId| self.tasks.get(id).is_some_and(&fits) && self.is_its_turn(*id);
-        self.ready.iter().copied().find(picked)
-    }
-
-    fn is_its_turn(&self, id: TaskId) -> bool {
-        match self.tasks.get(&id).map(|task| task.attribute) {
-            Some(TaskAttribute::HeadOfQueue) => true,
-            Some(TaskAttribute::Ordered) => self.tasks.keys().all(|other| *other >= id),
-            Some(_) => self.ordered.first().is_none_or(|ordered| *ordered > id),
-            None => false,
+    /// Lets those go that waited for others: everything before the first ORDERED task that is not over, or that
+    /// task itself when it is the oldest of all.
+    fn let_go(&mut self) {
+        while let Some(id) = self.behind.first().copied() {
+            let is_turn = match self.ordered.first() {
+                None => true,
+                Some(ordered) if *ordered > id => true,
+                Some(ordered) => *ordered == id && self.oldest() == Some(id),
+            };
+            if !is_turn {
+                return;
+            }
+            self.behind.remove(&id);
+            if let Some(task) = self.tasks.get(&id) {
+                self.ready.push_back(task.class(), id);
+            }
         }
     }
 
-    /// Marks a task that [`peek_ready`](Self::peek_ready) named as being run, and hands out what it needs.
-    pub(super) fn start(&mut self, id: TaskId) -> Option<(&mut Task, Execution)> {
-        let index = self.ready.iter().position(|ready| *ready == id)?;
-        self.ready.remove(index);
+    /// The oldest task. Names are looked at once each, over the whole life of the session.
+    fn oldest(&mut self) -> Option<TaskId> {
+        if self.tasks.is_empty() {
+            return None;
+        }
+        while !self.tasks.contains_key(&TaskId(self.oldest)) {
+            self.oldest += 1;
+        }
+        Some(TaskId(self.oldest))
+    }
+
+    /// The next task that may be run and is of a class that is not `shut`.
+    pub(super) fn next_ready(&self, shut: impl Fn(Class) -> bool) -> Option<(Class, TaskId)> {
+        self.ready.first(shut)
+    }
+
+    /// Marks a task that [`next_ready`](Self::next_ready) named as being run, and hands out what it needs.
+    pub(super) fn start(&mut self, class: Class, id: TaskId) -> Option<(&mut Task, Execution)> {
+        self.ready.remove_first(class, id);
         let task = self.tasks.get_mut(&id)?;
         let Stage::Ready(execution) = std::mem::replace(&mut task.stage, Stage::OVER) else {
             unreachable!("only ready tasks are queued to be run");

@@ -1,6 +1,7 @@
 //! The command window (RFC 7143 §4.2.2.1): which CmdSN may come, and the memory behind each.
 
 use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 use iscsi_pdu::Serial;
 
@@ -23,11 +24,15 @@ const INITIAL_SLOTS: u32 = 32;
 const INITIAL_PART: usize = 64;
 /// And those after them one part in so many.
 const GROWTH_PART: usize = 4;
+/// A window that was not used for so long, in milliseconds, gives back the memory behind most of its slots.
+const IDLE_MS: u64 = 5_000;
 
 /// ExpCmdSN, MaxCmdSN, and a reservation of `slot_bytes` for each command between them.
 ///
-/// MaxCmdSN never goes back, so memory behind an open window is out of reach until the window is used.
-/// That is why a window starts small, grows with use, and never takes more than a part of what is free.
+/// MaxCmdSN never goes back. That is why a window starts small, grows with use, and never takes more than a part
+/// of what is free. When it has been idle for a while it gives back the memory behind all slots but the first few:
+/// the slots stay, and get their memory when they are used. Should there be none then, a command that brings no
+/// data is as good as any, and one that does is told to come again (TASK SET FULL).
 #[derive(Debug)]
 pub(super) struct Window {
     exp_cmd_sn: Serial,
@@ -39,6 +44,10 @@ pub(super) struct Window {
     reserved: Option<Reservation>,
     /// What the initiator was told last.
     told_max_cmd_sn: Cell<Serial>,
+    /// Slots without memory behind them, the last ones of the window.
+    bare_slots: u32,
+    /// When it was last used; `None` once it has given back its memory.
+    used_at: Option<Instant>,
 }
 
 impl Window {
@@ -53,6 +62,50 @@ impl Window {
             slot_bytes,
             reserved: None,
             told_max_cmd_sn: Cell::new(exp_cmd_sn + u32::MAX),
+            bare_slots: 0,
+            used_at: None,
+        }
+    }
+
+    /// When [`timeout`](Self::timeout) is due.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        Some(self.used_at? + Duration::from_millis(IDLE_MS))
+    }
+
+    /// Gives memory back if nobody has used the window for a while, but for that of `held` commands that have
+    /// come ahead of their turn.
+    pub(super) fn timeout(&mut self, now: Instant, held: usize) {
+        if self.next_timeout().is_some_and(|due| due <= now) {
+            self.used_at = None;
+            let held = u32::try_from(held).unwrap_or(u32::MAX);
+            let backed = self.backed_slots().min(INITIAL_SLOTS.max(held));
+            self.bare_slots = self.open_slots - backed;
+            if let Some(reserved) = &mut self.reserved {
+                reserved.shrink(self.slot_bytes * backed as usize);
+            }
+        }
+    }
+
+    /// How many commands may bring data.
+    fn backed_slots(&self) -> u32 {
+        self.open_slots - self.bare_slots
+    }
+
+    /// Whether so many commands may bring data, if need be with memory that is got for them now.
+    pub(super) fn is_backed(&mut self, share: &Share, commands: usize) -> bool {
+        let commands = u32::try_from(commands).unwrap_or(u32::MAX);
+        self.back(share, commands);
+        self.backed_slots() >= commands
+    }
+
+    fn back(&mut self, share: &Share, slots: u32) {
+        let slots = slots.min(self.open_slots);
+        while self.backed_slots() < slots {
+            let Some(memory) = share.try_reserve_part(self.slot_bytes, 1) else {
+                return;
+            };
+            self.keep(memory);
+            self.bare_slots -= 1;
         }
     }
 
@@ -79,6 +132,9 @@ impl Window {
     /// [`is_shut`](Self::is_shut).
     pub(super) fn open(&mut self, share: &Share, active: u32) -> bool {
         let before = self.open_slots;
+        if self.bare_slots > 0 && self.used_at.is_some() {
+            self.back(share, INITIAL_SLOTS);
+        }
         let wanted = self.depth.saturating_sub(active).min(self.goal_slots);
         let part = if self.goal_slots <= INITIAL_SLOTS {
             INITIAL_PART
@@ -102,12 +158,16 @@ impl Window {
 
     fn add_slots(&mut self, slots: u32, memory: Option<Reservation>) -> bool {
         let Some(memory) = memory else { return false };
+        self.keep(memory);
+        self.open_slots += slots;
+        true
+    }
+
+    fn keep(&mut self, memory: Reservation) {
         match &mut self.reserved {
             Some(reserved) => reserved.absorb(memory),
             None => self.reserved = Some(memory),
         }
-        self.open_slots += slots;
-        true
     }
 
     /// Whether no command at all may come.
@@ -127,16 +187,22 @@ impl Window {
         }
     }
 
-    /// The command with ExpCmdSN has come: moves on, and hands its part of the memory to it.
+    /// The command with ExpCmdSN has come: moves on, and hands memory to it if it wants any and there is some.
     ///
     /// # Panics
     /// When the window is shut: a caller's error, [`classify`](Self::classify) says so.
-    pub(super) fn advance(&mut self) -> Option<Reservation> {
+    pub(super) fn advance(&mut self, now: Instant, wants_memory: bool) -> Option<Reservation> {
         assert!(self.open_slots > 0, "a command outside the window was let in");
+        let backed = self.backed_slots();
+        self.used_at = Some(now);
         self.exp_cmd_sn += 1;
         self.open_slots -= 1;
         if self.open_slots < self.goal_slots / 2 {
             self.goal_slots = (self.goal_slots * 2).min(self.depth);
+        }
+        if backed == 0 || (!wants_memory && self.bare_slots > 0) {
+            self.bare_slots -= 1;
+            return None;
         }
         self.reserved.as_mut().map(|reserved| reserved.split(self.slot_bytes))
     }

@@ -10,8 +10,9 @@ const ACTIVE_OPTIMIZED_SUPPORTED: u8 = 0x01;
 const ACTIVE_OPTIMIZED: u8 = 0x00;
 
 /// What [`FullFeature`](crate::iscsi) carries out, as bits of bytes 0 and 1 of the answer: ABORT TASK, ABORT TASK SET,
-/// CLEAR TASK SET, LOGICAL UNIT RESET, and target resets (TRS). No ACA, no wakeup, no I_T NEXUS RESET.
-const TASK_MANAGEMENT: [u8; 2] = [0x80 | 0x40 | 0x10 | 0x08 | 0x02, 0x00];
+/// CLEAR TASK SET, LOGICAL UNIT RESET, QUERY TASK, and target resets (TRS); QUERY TASK SET. No ACA, no wakeup, no I_T
+/// NEXUS RESET.
+const TASK_MANAGEMENT: [u8; 2] = [0x80 | 0x40 | 0x10 | 0x08 | 0x04 | 0x02, 0x02];
 
 /// REPORT TARGET PORT GROUPS: one group of all ports, active/optimized.
 pub(super) fn target_port_groups(request: &Request<'_>) -> Planned {

@@ -112,6 +112,11 @@ impl Response {
         Self::status(Status::TaskAborted)
     }
 
+    /// TASK SET FULL: there is no memory for what the command brings, and it may be sent again.
+    pub(crate) fn task_set_full() -> Self {
+        Self::status(Status::TaskSetFull)
+    }
+
     /// INTERNAL TARGET FAILURE: a fault of ours, not of the command.
     pub(crate) fn internal_failure() -> Self {
         Self::check(Sense::INTERNAL)

@@ -15,6 +15,7 @@ use super::persist::Keeper;
 use super::reservations::Reservations;
 use super::table::Access;
 use super::upkeep::{MediumOptions, SANITIZING, Upkeep};
+use crate::iscsi::shape::Shaper;
 use crate::lun::{Medium, MediumError, Properties};
 
 /// How long a unit that becomes smaller waits for commands that may be beyond the new end, in milliseconds.
@@ -52,6 +53,8 @@ pub struct LogicalUnit {
     limit_bytes: AtomicU64,
     /// Behind the medium, so that it is dropped after it.
     closed: ClosedFlag,
+    /// How fast commands may begin.
+    shaper: Arc<Shaper>,
 }
 
 /// Raised when the unit, and its medium with it, is gone.
@@ -120,7 +123,13 @@ impl LogicalUnit {
             modes: Modes::default(),
             log: Log::default(),
             keeper: Keeper::default(),
+            shaper: Arc::default(),
         })
+    }
+
+    /// How fast commands may begin, over all sessions; to be changed at any time.
+    pub fn shaper(&self) -> &Arc<Shaper> {
+        &self.shaper
     }
 
     /// Where the blocks are.

@@ -185,6 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
             }
         }
         self.hand_over();
+        self.connection.settle(Instant::now);
         ran
     }
 

@@ -74,7 +74,7 @@ fn every_function_answers_as_the_page_says() {
         let cases: [(usize, u16, fn(&mut Wire) -> u32); 4] =
             [(2, 0, waiting), (3, 0, hanging), (4, 0, none), (5, 9, none)];
         for (at, lun, task) in cases {
-            let mut wire = Wire::logged_in(&node(Limits::default()), &[]);
+            let mut wire = Wire::logged_in(&node(Limits::default()), &[("iSCSIProtocolLevel", "2")]);
             let tag = task(&mut wire);
             let response = ask(&mut wire, function, lun, tag);
             let expected = row.cell(at).parse::<u8>().ok();

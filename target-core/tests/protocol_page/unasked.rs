@@ -43,9 +43,10 @@ pub const CASES: &[Case] = &[
         assert!(target.drop_session(session.tsih));
         wire.pump();
     })),
-    ("the target is removed", || happens(|node, wire| {
+    ("the target is removed, and the initiator does not log out in time", || happens(|node, wire| {
         node.remove_target(TARGET, 10_000).expect("the target");
         wire.pump();
+        wire.sleep_ms(10_000);
     })),
 ];
 

@@ -194,6 +194,7 @@ impl Wire {
                 if self.hold { self.held.push(job) } else { self.run(job) }
             }
             idle &= self.take_output() == 0;
+            self.connection.settle(|| self.now);
             if idle {
                 return;
             }

@@ -9,22 +9,44 @@ use super::{FullFeature, Kind, PROTOCOL_SERVICE_CRC_ERROR, Placement, Received, 
 use crate::iscsi::budget::{Memory, Reservation};
 use crate::iscsi::job::{Job, TaskId};
 use crate::iscsi::output::Output;
-use crate::iscsi::task::{DataOut, Stage, Task};
+use crate::iscsi::ready::Class;
+use crate::iscsi::task::{Stage, Task};
+use crate::iscsi::transfer::DataOut;
 use crate::iscsi::window::Arrival;
 use crate::scsi::{Prepared, Response};
 
 impl FullFeature {
-    pub(super) fn place_immediate_data(&self, command: &ScsiCommand, data_bytes: u32, out: &mut Output) -> Placement {
+    pub(super) fn place_immediate_data(
+        &mut self,
+        command: &ScsiCommand,
+        data_bytes: u32,
+        out: &mut Output,
+    ) -> Placement {
         if data_bytes == 0 {
             return Placement::Into(Vec::new());
         }
         if !self.may_bring(command, data_bytes) || self.refuse_before_turn(command).is_some() {
             return Placement::Nowhere;
         }
-        let unasked = command
-            .expected_data_transfer_length
-            .min(self.params.unsolicited_bytes());
-        Placement::Into(out.transmit.buffer(unasked as usize))
+        if !command.immediate && !self.has_room_for_data() {
+            return Placement::Nowhere;
+        }
+        Placement::Into(out.transmit.buffer(self.unasked_bytes(command) as usize))
+    }
+
+    /// How much a command may bring along unasked, in bytes.
+    fn unasked_bytes(&self, command: &ScsiCommand) -> u32 {
+        let bytes = if command.write {
+            command.expected_data_transfer_length
+        } else {
+            0
+        };
+        bytes.min(self.params.unsolicited_bytes())
+    }
+
+    /// Whether there is memory for what another command brings, besides those that came ahead of their turn.
+    fn has_room_for_data(&mut self) -> bool {
+        self.window.is_backed(&self.window_share, self.tasks.held_count() + 1)
     }
 
     /// Whether the immediate data of a command is within what was negotiated.
@@ -68,7 +90,7 @@ impl FullFeature {
         if self.tasks.id_of(command.itt).is_some() {
             // The tag is another command's (RFC 7143 §11.2.1.8). The CmdSN is used up all the same.
             if arrival == Arrival::Next && !command.immediate {
-                self.window.advance();
+                self.window.advance(self.clock, false);
                 self.release_held(out);
             }
             return self.reject(RejectReason::TaskInProgress, &received.bhs, out);
@@ -76,10 +98,16 @@ impl FullFeature {
         if !received.intact {
             self.reject(RejectReason::DataDigestError, &received.bhs, out);
         }
+        let unasked_bytes = self.unasked_bytes(command);
         let mut task = self.new_task(command, &received);
         let received_bhs = received.bhs;
         task.data_out.buffer = received.data.unwrap_or_default();
         let id = task.id;
+        let brings_data = unasked_bytes > 0 && matches!(task.stage, Stage::Early(_));
+        if brings_data && !command.immediate && !self.has_room_for_data() {
+            task.stage = Stage::Refused(Response::task_set_full());
+            task.data_out.buffer = Vec::new();
+        }
         if arrival == Arrival::Early {
             self.tasks.insert(task);
             self.tasks.hold(command.cmd_sn, Some(id));
@@ -87,17 +115,12 @@ impl FullFeature {
         }
         if command.immediate {
             // No slot of the window stands behind an immediate command: what it brings is reserved here.
-            let unasked = command
-                .expected_data_transfer_length
-                .min(self.params.unsolicited_bytes());
-            task.memory.window = self
-                .window_share
-                .try_reserve_part(if command.write { unasked as usize } else { 0 }, 1);
+            task.memory.window = self.window_share.try_reserve_part(unasked_bytes as usize, 1);
             if task.memory.window.is_none() {
                 return self.reject(RejectReason::TooManyImmediate, &received_bhs, out);
             }
         } else {
-            task.memory.window = self.window.advance();
+            task.memory.window = self.window.advance(self.clock, takes_memory(&task));
         }
         self.tasks.insert(task);
         self.take_turn(id, out);
@@ -118,14 +141,19 @@ impl FullFeature {
         };
         let stage = match problem {
             Some(problem) => Stage::Refused(Response::aborted_command(problem)),
+            // There was no memory for it.
+            None if received.data_bytes > 0 && received.data.is_none() => Stage::Refused(Response::task_set_full()),
             None => Stage::Early(Box::new(command.clone())),
         };
         Task {
             id: self.tasks.next_id(),
             itt: command.itt,
             lun: command.lun,
+            opcode: command.cdb.opcode(),
             attribute: command.attribute,
             immediate: command.immediate,
+            arrived: self.clock,
+            admitted_by_lun: false,
             edtl_in: if command.read && !command.write { edtl } else { 0 },
             edtl_out: if command.write { edtl } else { 0 },
             stage,
@@ -141,7 +169,10 @@ impl FullFeature {
     /// Commands that came early and are next now.
     pub(super) fn release_held(&mut self, out: &mut Output) {
         while let Some(held) = self.tasks.release(self.window.exp_cmd_sn()) {
-            let memory = self.window.advance();
+            let wants_memory = held
+                .and_then(|id| self.tasks.get_mut(id))
+                .is_some_and(|task| takes_memory(task));
+            let memory = self.window.advance(self.clock, wants_memory);
             if let Some(id) = held.and_then(|id| self.tasks.renew_id(id)) {
                 self.give_window_memory(id, memory);
                 self.take_turn(id, out);
@@ -214,16 +245,31 @@ impl FullFeature {
         }
     }
 
-    /// Hands out the next command to run, once the memory for its answer is reserved. While one waits for
-    /// memory, those behind it that need no more of it go ahead: what it waits for may be theirs.
+    /// Hands out the next command to run, once the memory for its answer is reserved and the limits let it
+    /// begin. While one waits, those behind it that do not wait for the same go ahead.
     pub(super) fn start_next(&mut self) -> Option<Job> {
-        let mut id = self.tasks.peek_ready()?;
-        if !self.reserve_for_answer(id) {
-            id = self.tasks.find_ready(|task| bytes_to_reserve(task) == 0)?;
-        }
-        let (task, execution) = self.tasks.start(id)?;
+        let mut shut: Vec<Class> = Vec::new();
+        let mut no_memory = false;
+        let (class, id) = loop {
+            let (class, id) = self.tasks.next_ready(|class| shut.contains(&class))?;
+            if !self.reserve_for_answer(id, no_memory) {
+                no_memory = true;
+                shut.push(class);
+                continue;
+            }
+            match self.pass_limits(id) {
+                Passage::Free => break (class, id),
+                Passage::LunIsShut => {
+                    let others = [true, false].map(|reads| Class { reads, ..class });
+                    shut.extend(others);
+                }
+                Passage::SessionIsShut => return None,
+            }
+        };
+        let (task, execution) = self.tasks.start(class, id)?;
         let mut data_out = std::mem::take(&mut task.data_out.buffer);
         data_out.truncate(task.data_out.wanted_bytes as usize);
+        task.data_out.received_bytes = u32::try_from(data_out.len()).unwrap_or(u32::MAX);
         Some(Job {
             id,
             execution,
@@ -234,32 +280,55 @@ impl FullFeature {
         })
     }
 
-    fn reserve_for_answer(&mut self, id: TaskId) -> bool {
+    fn reserve_for_answer(&mut self, id: TaskId, no_memory: bool) -> bool {
         let Some(task) = self.tasks.get_mut(id) else {
             return false;
         };
-        let bytes = bytes_to_reserve(task);
+        let bytes = task.bytes_to_reserve();
         if bytes == 0 {
             return true;
         }
-        let mut memory = self.transfer_share.try_reserve(bytes);
-        if memory.is_none() {
-            self.transfer_share.wait(self.mailbox.clone());
-            memory = self.transfer_share.try_reserve(bytes);
+        if no_memory {
+            return false;
         }
-        task.memory.transfer = memory;
+        task.memory.transfer = self.transfer_share.reserve_or_wait(bytes, &self.mailbox);
         task.memory.transfer.is_some()
+    }
+
+    /// Takes a command through the limits of its LUN and of the session.
+    fn pass_limits(&mut self, id: TaskId) -> Passage {
+        let Some(task) = self.tasks.get_mut(id) else {
+            return Passage::Free;
+        };
+        let Stage::Ready(execution) = &task.stage else {
+            return Passage::Free;
+        };
+        let bytes = execution.data_in_bytes() + task.data_out.buffer.len() as u64;
+        if !task.admitted_by_lun {
+            let shaper = execution.unit().shaper();
+            task.admitted_by_lun = self.gates.pass_lun(task.lun.0, shaper, self.clock, bytes);
+            if !task.admitted_by_lun {
+                return Passage::LunIsShut;
+            }
+        }
+        if self.gates.pass_session(self.clock, bytes) {
+            Passage::Free
+        } else {
+            Passage::SessionIsShut
+        }
     }
 }
 
-/// Memory that a command with all of its data still needs for its answer, in bytes.
-fn bytes_to_reserve(task: &Task) -> usize {
-    match &task.stage {
-        Stage::Ready(execution) if task.memory.transfer.is_none() => {
-            usize::try_from(execution.data_in_bytes()).unwrap_or(usize::MAX)
-        }
-        _ => 0,
-    }
+/// Whether a command whose turn it is keeps data that came unasked.
+fn takes_memory(task: &Task) -> bool {
+    task.edtl_out > 0 && matches!(task.stage, Stage::Early(_))
+}
+
+/// How a command got through the limits.
+enum Passage {
+    Free,
+    LunIsShut,
+    SessionIsShut,
 }
 
 /// What iSCSI itself has against a command.

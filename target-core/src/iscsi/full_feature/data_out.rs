@@ -9,7 +9,8 @@ use super::{
 };
 use crate::iscsi::job::TaskId;
 use crate::iscsi::output::Output;
-use crate::iscsi::task::{OpenR2t, Stage, Task};
+use crate::iscsi::task::{Stage, Task};
+use crate::iscsi::transfer::OpenR2t;
 use crate::scsi::Response;
 
 impl FullFeature {
@@ -109,12 +110,7 @@ impl FullFeature {
         if task.memory.transfer.is_some() || to_ask == 0 {
             return true;
         }
-        let mut memory = self.transfer_share.try_reserve(to_ask);
-        if memory.is_none() {
-            self.transfer_share.wait(self.mailbox.clone());
-            memory = self.transfer_share.try_reserve(to_ask);
-        }
-        task.memory.transfer = memory;
+        task.memory.transfer = self.transfer_share.reserve_or_wait(to_ask, &self.mailbox);
         task.memory.transfer.is_some()
     }
 

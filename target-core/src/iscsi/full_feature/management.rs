@@ -17,10 +17,14 @@ use crate::iscsi::job::TaskId;
 use crate::iscsi::mailbox::{CloseReason, Notice};
 use crate::iscsi::output::Output;
 use crate::iscsi::task::{Stage, Task};
+use crate::iscsi::window::Arrival;
 use crate::scsi::{Drain, Nexus};
 
 /// Functions that wait for workers at the same time, at most.
 const PENDING_MAX: usize = 64;
+
+/// iSCSIProtocolLevel from which on tasks can be asked for (RFC 7144 §7.1.1).
+const PROTOCOL_LEVEL_OF_QUERIES: u8 = 2;
 
 /// How often a reset looks whether other sessions' commands are over, in milliseconds.
 const DRAIN_POLL_MS: u64 = 5;
@@ -85,6 +89,7 @@ impl FullFeature {
         if self.pending_management.len() >= PENDING_MAX {
             return self.reject(RejectReason::TooManyImmediate, bhs, out);
         }
+        self.counts.task_management(request.function);
         tracing::info!(function = ?request.function, lun = %request.lun, "task management");
         match self.carry_out(request, out) {
             Ok(waits_for) => {
@@ -138,7 +143,28 @@ impl FullFeature {
             TaskFunction::TargetWarmReset => self.reset_target(),
             TaskFunction::TargetColdReset => self.reset_target_cold(),
             TaskFunction::TaskReassign => Err(TaskOutcome::ReassignNotSupported),
+            // Those that RFC 7144 adds need its protocol level.
+            _ if self.params.protocol_level < PROTOCOL_LEVEL_OF_QUERIES => Err(TaskOutcome::NotSupported),
+            TaskFunction::QueryTask => {
+                self.check_lun(lun)?;
+                let tag = request.referenced_task_tag;
+                Err(self.found(|task| task.itt == tag && task.lun == lun))
+            }
+            TaskFunction::QueryTaskSet => {
+                self.check_lun(lun)?;
+                Err(self.found(|task| task.lun == lun))
+            }
             _ => Err(TaskOutcome::NotSupported),
+        }
+    }
+
+    /// The answer to a query: the function succeeded if there is such a task, else it is merely complete (RFC 7144
+    /// §4.2).
+    fn found(&self, is_meant: impl Fn(&Task) -> bool) -> TaskOutcome {
+        if self.tasks.any(is_meant) {
+            TaskOutcome::Succeeded
+        } else {
+            TaskOutcome::Complete
         }
     }
 
@@ -188,11 +214,10 @@ impl FullFeature {
         }
         // It may not have come yet: then its place in the window is used up, and it is ignored should it
         // still come (RFC 7143 §11.5.5).
-        let ahead = request.ref_cmd_sn.distance(self.window.exp_cmd_sn());
-        let unseen = request.ref_cmd_sn.le(self.window.max_cmd_sn()) && ahead < self.limits.command_window;
+        let unseen = self.window.classify(request.ref_cmd_sn) != Arrival::Ignore;
         // A command can only be aborted after it was numbered.
         let unseen = unseen && request.ref_cmd_sn.lt(request.cmd_sn);
-        if unseen && !self.window.is_shut() && !self.tasks.is_held(request.ref_cmd_sn) {
+        if unseen && !self.tasks.is_held(request.ref_cmd_sn) {
             self.skip_command(request.ref_cmd_sn, out);
             return Ok(BTreeSet::new());
         }
@@ -223,8 +248,13 @@ impl FullFeature {
     /// Aborts the tasks that `doomed` picks; returns those that workers are still at.
     fn abort(&mut self, doomed: impl Fn(&Task) -> bool) -> BTreeSet<TaskId> {
         let aborted = self.tasks.abort(doomed);
-        self.waiting_for_memory
-            .retain(|id| !aborted.iter().any(|task| task.id == *id));
+        let tasks = &mut self.tasks;
+        self.waiting_for_memory.retain(|id| tasks.get_mut(*id).is_some());
+        self.sending.retain(|id| tasks.get_mut(*id).is_some());
+        if self.waiting_for_memory.is_empty() {
+            // What waited may be gone; what has not, asks again.
+            self.transfer_share.leave_line();
+        }
         let mut running = BTreeSet::new();
         for task in aborted {
             if matches!(task.stage, Stage::Running { .. }) {

@@ -2,12 +2,16 @@
 //!
 //! [`FullFeature`] takes requests whose data segments have been received, and puts answers into an
 //! [`Output`]. Its parts: [`command`] (a SCSI command's way to the task set), [`data_out`] (collecting its
-//! data), [`answer`] (its Data-In and status), [`management`] (aborts and resets), [`luns`] (which LUNs there are), [`text`] and this file
-//! for the rest.
+//! data), [`limits`] (how fast commands begin), [`answer`] (its Data-In and status), [`management`] (aborts and
+//! resets), [`luns`] (which LUNs there are), [`text`], [`farewell`] (how it ends), [`counts`] (what it counts), and
+//! this file for the rest.
 
 mod answer;
 mod command;
+mod counts;
 mod data_out;
+mod farewell;
+mod limits;
 mod luns;
 mod management;
 mod reach;
@@ -20,6 +24,9 @@ use std::time::{Duration, Instant};
 use iscsi_pdu::pdu::{LogoutOutcome, LogoutReason, LogoutRequest, LogoutResponse, NopIn, NopOut, Reject, RejectReason};
 use iscsi_pdu::{BHS_BYTES, Lun, RESERVED_TAG, Request, Serial};
 
+use self::counts::Counts;
+use self::farewell::Farewell;
+use self::limits::Gates;
 use self::management::PendingManagement;
 use self::text::TextExchange;
 use super::budget::Share;
@@ -36,8 +43,9 @@ use crate::scsi::Nexus;
 
 /// Most data a NOP-Out, Text or other non-SCSI request may carry, in bytes.
 const CONTROL_DATA_MAX_BYTES: u32 = 64 * 1024;
-/// Task tags of aborted commands that are remembered, so that data still on its way for them is passed over.
-const ABORTED_TAGS_MAX: usize = 1024;
+/// Task tags of aborted commands that are remembered, so that data still on its way for them is passed over:
+/// a full window twice over.
+const ABORTED_TAGS_MAX: usize = 8192;
 /// Queued output above which no further command is started, in bytes.
 const OUTPUT_HIGH_WATER_BYTES: usize = 4 * 1024 * 1024;
 
@@ -94,6 +102,14 @@ pub(super) struct FullFeature {
     transfer_share: Share,
     stat_sn: Serial,
     tasks: TaskSet,
+    /// Commands whose data is being sent, in order.
+    sending: VecDeque<TaskId>,
+    /// Whether the line takes less than we have.
+    is_line_slow: bool,
+    gates: Gates,
+    counts: Counts,
+    /// The last time anybody told us.
+    clock: Instant,
     fence: Fence,
     /// Writes that wait for memory before they can ask for their data, in order.
     waiting_for_memory: VecDeque<TaskId>,
@@ -103,6 +119,8 @@ pub(super) struct FullFeature {
     text: TextExchange,
     /// Set once the connection is to end when everything is out.
     leaving: bool,
+    /// Set once the initiator has been asked to log out.
+    farewell: Option<Farewell>,
     last_heard: Instant,
     /// When the first byte came that nothing has been sent after.
     heard_unanswered_since: Option<Instant>,
@@ -137,9 +155,13 @@ impl FullFeature {
             Kind::Normal { .. } => login.params.unsolicited_bytes() as usize,
             Kind::Discovery { .. } => 0,
         };
-        let fence = match &login.kind {
-            Kind::Normal { registration, .. } => registration.fence().clone(),
-            Kind::Discovery { .. } => Fence::default(),
+        let (fence, stats, gates) = match &login.kind {
+            Kind::Normal { registration, .. } => (
+                registration.fence().clone(),
+                Arc::clone(registration.stats()),
+                Gates::new(Some(registration.shaper()), mailbox.clone()),
+            ),
+            Kind::Discovery { .. } => (Fence::default(), Arc::default(), Gates::new(None, mailbox.clone())),
         };
         let window_share = Share::new(&node.budget.window);
         let transfer_share = Share::new(&node.budget.transfer);
@@ -159,6 +181,11 @@ impl FullFeature {
             transfer_share,
             stat_sn: login.stat_sn,
             tasks: TaskSet::default(),
+            sending: VecDeque::new(),
+            is_line_slow: false,
+            gates,
+            counts: Counts::new(stats),
+            clock: now,
             fence,
             waiting_for_memory: VecDeque::new(),
             pending_management: Vec::new(),
@@ -166,6 +193,7 @@ impl FullFeature {
             next_ttt: 1,
             text: TextExchange::default(),
             leaving: false,
+            farewell: None,
             last_heard: now,
             heard_unanswered_since: None,
             ping: None,
@@ -217,8 +245,12 @@ impl FullFeature {
     /// A whole request has come.
     pub(super) fn receive(&mut self, now: Instant, received: Received, out: &mut Output) {
         self.last_heard = now;
+        self.clock = now;
         if self.leaving {
             return;
+        }
+        if !received.intact {
+            self.counts.stats.data_digest_errors.add(1);
         }
         match &received.request {
             Request::ScsiCommand(command) => {
@@ -236,15 +268,16 @@ impl FullFeature {
 
     /// Requests that are not part of a SCSI command.
     fn control(&mut self, now: Instant, received: Received, out: &mut Output) {
-        if !received.intact {
-            return self.reject(RejectReason::DataDigestError, &received.bhs, out);
-        }
-        let Some(data) = received.data else {
-            return self.reject(RejectReason::InvalidPduField, &received.bhs, out);
-        };
         if !self.take_turn_of(&received.request) {
             return;
         }
+        // The header was right, so its CmdSN is used up whatever becomes of the rest: without recovery within
+        // the session nobody would send it again, and everything behind it would wait for ever.
+        let data = match received.data {
+            Some(data) if received.intact => data,
+            Some(_) => return self.refuse_control(RejectReason::DataDigestError, &received.bhs, out),
+            None => return self.refuse_control(RejectReason::InvalidPduField, &received.bhs, out),
+        };
         match received.request {
             Request::NopOut(nop) => self.nop_out(&nop, &data, &received.bhs, out),
             Request::TaskManagement(request) => self.task_management(now, &request, &received.bhs, out),
@@ -259,6 +292,11 @@ impl FullFeature {
         self.release_held(out);
     }
 
+    fn refuse_control(&mut self, reason: RejectReason, bhs: &[u8; BHS_BYTES], out: &mut Output) {
+        self.reject(reason, bhs, out);
+        self.release_held(out);
+    }
+
     /// Moves the command window past a non-SCSI request. Such a request is carried out when it comes, even
     /// ahead of its turn: nothing in it depends on commands that are still on their way. Returns whether it
     /// is to be carried out at all.
@@ -268,7 +306,7 @@ impl FullFeature {
         };
         match self.window.classify(cmd_sn) {
             Arrival::Next => {
-                self.window.advance();
+                self.window.advance(self.clock, false);
                 true
             }
             Arrival::Early if !self.tasks.is_held(cmd_sn) => {
@@ -329,6 +367,7 @@ impl FullFeature {
     /// RFC 7143 §11.17.
     pub(super) fn reject(&mut self, reason: RejectReason, bhs: &[u8; BHS_BYTES], out: &mut Output) {
         tracing::debug!(?reason, opcode = bhs[0] & 0x3f, "rejected a PDU");
+        self.counts.stats.rejects.add(1);
         let stat_sn = self.next_stat_sn();
         let reply = Reject {
             reason,
@@ -342,14 +381,16 @@ impl FullFeature {
 
     /// Something has come from outside the socket.
     pub(super) fn notice(&mut self, now: Instant, notice: Notice, out: &mut Output) {
+        self.clock = now;
         match notice {
             Notice::Finished(finished) => self.finished(now, finished, out),
             Notice::MemoryFreed => self.ask_for_data_again(out),
             Notice::LunReset(lun) => self.reset_by_other(lun),
             Notice::TasksCleared(lun) => self.cleared_by_other(lun),
             Notice::LunsChanged => self.luns_changed(out),
-            Notice::LimitsChanged => {}
-            Notice::AskLogout { .. } | Notice::Close(_) => self.leaving = true,
+            Notice::LimitsChanged => self.gates.reopen(),
+            Notice::AskLogout { within_ms, reason } => self.ask_logout(now, within_ms, reason, out),
+            Notice::Close(_) => self.leaving = true,
         }
         self.open_window(out);
     }
@@ -359,6 +400,10 @@ impl FullFeature {
         // What is being read is as good as queued: on a slow line it would only stand there.
         let queued_bytes = out.transmit.queued_bytes() + self.tasks.answer_bytes();
         if queued_bytes >= OUTPUT_HIGH_WATER_BYTES {
+            // It does not ask for memory while the line is slow: others are not to wait for that.
+            if self.waiting_for_memory.is_empty() {
+                self.transfer_share.leave_line();
+            }
             return None;
         }
         self.start_next()
@@ -383,6 +428,7 @@ impl FullFeature {
     /// way to learn of it (RFC 7143 §4.2.2.1).
     fn open_window(&mut self, out: &mut Output) {
         let active = u32::try_from(self.tasks.len()).unwrap_or(u32::MAX);
+        self.counts.queue_depth(self.tasks.len());
         self.window.open(&self.window_share, active);
         if self.window.is_shut() && active == 0 {
             // Memory is with other sessions. Ask to be told, and look again: some may just have come back.
@@ -411,13 +457,22 @@ impl FullFeature {
         out.pdu(&nop, &[]);
     }
 
-    /// Something was sent; any of it shows the initiator that the line works. `taken` is the time if it
-    /// shows in turn that the initiator is there: one that only reads says nothing for minutes on a slow line.
-    pub(super) fn sent(&mut self, taken: Option<Instant>) {
+    /// Something was sent; any of it shows the initiator that the line works. `had_waited` says that it had not
+    /// been taken at once, `waits` that something is left even now.
+    ///
+    /// What has waited and is taken shows in turn that the initiator is there: one that only reads says nothing
+    /// for minutes on a slow line.
+    pub(super) fn sent(&mut self, now: Instant, bytes: usize, had_waited: bool, waits: bool, out: &mut Output) {
+        self.clock = now;
+        self.counts.stats.bytes_out.add(bytes as u64);
         self.heard_unanswered_since = None;
-        if let Some(now) = taken {
+        self.is_line_slow = waits;
+        if had_waited {
             self.last_heard = now;
             self.ping = None;
+        }
+        if !self.sending.is_empty() && self.send_data(out) {
+            self.open_window(out);
         }
     }
 
@@ -426,8 +481,9 @@ impl FullFeature {
     /// An initiator that uploads hears nothing until its write is complete, and its own NOP-Out waits
     /// behind what it has queued: open-iscsi gives up after 5 s without an answer to it. So while data keeps
     /// coming and nothing was sent for a while, something is sent.
-    pub(super) fn heard(&mut self, now: Instant, out: &mut Output) {
+    pub(super) fn heard(&mut self, now: Instant, bytes: usize, out: &mut Output) {
         self.last_heard = now;
+        self.counts.stats.bytes_in.add(bytes as u64);
         // Whatever comes is a sign of life, and the answer to the ping may be behind it.
         self.ping = None;
         let since = *self.heard_unanswered_since.get_or_insert(now);
@@ -443,12 +499,20 @@ impl FullFeature {
         let patience = Duration::from_millis(self.limits.idle_ping_ms);
         let silence = self.last_heard + if self.ping.is_some() { 2 * patience } else { patience };
         let aborts = self.pending_management.iter().map(PendingManagement::next_timeout);
-        aborts.chain([silence]).min().unwrap_or(silence)
+        let others = [
+            self.gates.next_timeout(),
+            self.window.next_timeout(),
+            self.farewell.as_ref().map(Farewell::deadline),
+        ];
+        aborts.chain(others.into_iter().flatten()).fold(silence, Instant::min)
     }
 
     /// Time has passed. Returns whether the initiator is to be given up.
     pub(super) fn timeout(&mut self, now: Instant, out: &mut Output) -> bool {
+        self.clock = now;
         self.expire_management(now, out);
+        self.gates.timeout(now);
+        self.window.timeout(now, self.tasks.held_count());
         let silence_ms = now.saturating_duration_since(self.last_heard).as_millis();
         let patience_ms = u128::from(self.limits.idle_ping_ms);
         if self.ping.is_some() {
@@ -457,9 +521,26 @@ impl FullFeature {
         if silence_ms >= patience_ms {
             let ttt = self.new_ttt();
             self.ping = Some(ttt);
+            self.counts.stats.pings.add(1);
             self.nop_in(ttt, out);
         }
         false
+    }
+
+    /// Takes down how long the commands took that have been answered. To be called when a round of the shell
+    /// is over, with a look at the clock that is newer than the commands.
+    pub(super) fn settle(&mut self, now: Instant) {
+        self.counts.settle(now);
+    }
+
+    /// Whether [`settle`](Self::settle) has anything to do.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.counts.is_unsettled()
+    }
+
+    /// A header came with a wrong digest.
+    pub(super) fn count_header_digest_error(&self) {
+        self.counts.stats.header_digest_errors.add(1);
     }
 
     fn next_stat_sn(&mut self) -> Serial {
@@ -480,5 +561,7 @@ impl Drop for FullFeature {
     /// Commands that workers have not begun yet are not to be begun any more.
     fn drop(&mut self) {
         self.abort_all();
+        self.counts.settle(self.clock);
+        self.counts.queue_depth(0);
     }
 }
