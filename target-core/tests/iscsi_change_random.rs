@@ -246,14 +246,7 @@ impl World {
             ..command
         };
         let data = value.map_or(Vec::new(), |value| vec![value; 512]);
-        open.insert(
-            command.itt,
-            Open {
-                disk,
-                block,
-                value,
-            },
-        );
+        open.insert(command.itt, Open { disk, block, value });
         wire.send(&command, &data);
     }
 

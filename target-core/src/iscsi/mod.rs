@@ -2,8 +2,9 @@
 //!
 //! [`connection`] is the door: bytes in, bytes and commands out. Behind it a connection is first a `login`
 //! (with `negotiate`) and then a `full_feature` session, which keeps its commands in a `task` set, lets them
-//! in by a `window`, and reserves memory from a `budget` before it promises any. `node` knows the targets
-//! and who is logged in, `policy` who may, and `portals` by which way; `mailbox` is how the world outside the socket reaches a connection.
+//! in by a `window`, and reserves memory from a `budget` before it promises any. `node` knows the targets,
+//! each `target` who is logged in, `policy` who may be, and `portals` by which way; `mailbox` is how the world
+//! outside the socket reaches a connection.
 
 pub mod budget;
 pub mod chap;
@@ -11,6 +12,7 @@ pub mod connection;
 mod current;
 mod full_feature;
 pub mod job;
+mod limits;
 mod login;
 pub mod mailbox;
 mod negotiate;
@@ -22,6 +24,7 @@ pub mod portals;
 mod ready;
 pub mod shape;
 pub mod stats;
+mod target;
 mod task;
 mod transfer;
 pub mod transmit;
