@@ -22,6 +22,8 @@ use target_core::iscsi::policy::{Auth, Policy};
 use target_core::lun::WriteCache;
 
 pub(crate) use check::check_name;
+#[cfg(test)]
+pub(crate) use check::default_serial;
 pub(crate) use edit::{Edit, Keys, Setting};
 pub(crate) use problem::Problems;
 pub(crate) use secrets::{Secrets, load as load_secrets, read_secret};
@@ -291,12 +293,26 @@ impl Source {
     }
 }
 
+/// What is wrong with the form of a text. The line is shown, unless it may have a secret in it that somebody has written
+/// where it does not belong.
+fn explain(error: &toml::de::Error, text: &str) -> String {
+    let line = error.span().map(|span| {
+        let before = text.get(..span.start).unwrap_or(text);
+        before.matches('\n').count()
+    });
+    match line {
+        Some(number) if text.lines().nth(number).is_some_and(|line| line.contains("secret")) => {
+            format!("line {}: {}", number + 1, error.message())
+        }
+        _ => error.to_string().trim_end().to_owned(),
+    }
+}
+
 /// The same for a text; relative paths in it are below `directory`.
 fn parse(name: Option<&str>, text: &str, directory: &Path) -> Result<(Plan, Problems), String> {
     let file: file::File = toml::from_str(text).map_err(|error| {
-        let error = error.to_string();
-        let error = error.trim_end();
-        name.map_or(error.to_owned(), |name| format!("{name}: {error}"))
+        let shown = explain(&error, text);
+        name.map_or(shown.clone(), |name| format!("{name}: {shown}"))
     })?;
     let mut problems = name.map_or_else(Problems::without_file, |name| Problems::of_file(name, text));
     let plan = check::plan(file, directory, &mut problems);

@@ -13,7 +13,7 @@ pub(crate) enum Exit {
     Usage = 2,
     /// The other side cannot be reached.
     CannotConnect = 3,
-    /// The other side was reached and does not let us in, or we do not trust it.
+    /// The other side was reached and does not let us in, or we do not trust it; or a change needs `--force`.
     Refused = 4,
     /// What was read back is not what was written.
     DataMismatch = 5,
@@ -24,8 +24,8 @@ pub(crate) const HELP: &str = "Exit codes:
   0  done
   1  any failure that is not below
   2  the command line or the configuration is wrong
-  3  the other side cannot be reached
-  4  the other side refuses the login, or its host key is not trusted
+  3  the other side, or the daemon to control, cannot be reached
+  4  the other side refuses the login, or its host key is not trusted; a change needs --force
   5  what was read back is not what was written";
 
 /// An error and the code to end with.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use target_core::iscsi::Limits;
+use target_core::iscsi::policy::Mode;
 use target_core::lun::WriteCache;
 
 use super::check::default_serial;
@@ -125,6 +126,130 @@ fn a_right_file_has_no_problems() {
     // A table for the tunnel alone switches it on, enable = false off again.
     assert!(parsed(&format!("{GOOD}[tunnel]\n")).0.tunnel.is_some());
     assert!(parsed(&format!("{GOOD}[tunnel]\nenable = false\n")).0.tunnel.is_none());
+}
+
+#[test]
+fn access_and_services_are_understood() {
+    let (plan, problems) = parsed(
+        r#"
+        [[user]]
+        name = "anna"
+        secret_file = "anna.secret"
+        [[user]]
+        name = "disk"
+        secret_credential = "disk"
+        [chap]
+        min_digest = "sha256"
+        [discovery]
+        auth = "chap"
+        users = ["anna"]
+        [[target]]
+        name = "iqn.2026-11.com.example:disk"
+        auth = "chap"
+        users = ["anna"]
+        mutual = "disk"
+        tunnel_only = true
+        portal_groups = [1, 7]
+        iops_max = 100
+        bytes_per_second_max = "10MiB"
+          [[target.allow]]
+          initiators = ["iqn.2026-11.com.example:*"]
+          tunnel_users = ["alice"]
+          access = "read-only"
+          [[target.lun]]
+          lun = 0
+          file = "a.img"
+          size = "1MiB"
+          physical_block_size_bytes = 512
+          provisioning = "thick"
+          removable = true
+          copy_offload = true
+          iops_max = 5
+            [[target.lun.allow]]
+            users = ["anna"]
+          [[target.lun]]
+          lun = 1
+          file = "b.img"
+          thin_threshold_percent = 80
+          offline = true
+        [[portal]]
+        listen = "127.0.0.1"
+        group = 7
+        [control]
+        socket = "control.sock"
+        group = "0"
+        [metrics]
+        listen = "127.0.0.1:9260"
+        [limits]
+        command_window = 4096
+        max_outstanding_r2t = 16
+        first_burst_bytes = 1_048_576
+        "#,
+    );
+    assert!(problems.is_empty(), "{problems}");
+    assert_eq!(
+        plan.users[0].source,
+        SecretSource::File("/etc/farlun/anna.secret".into())
+    );
+    assert_eq!(plan.users[1].source, SecretSource::Credential("disk".to_owned()));
+    assert_eq!((plan.min_digest, plan.discovery.auth), (Digest::Sha256, Auth::Chap));
+    let target = &plan.targets[0];
+    assert_eq!(target.login.users, ["anna"]);
+    assert_eq!(target.login.mutual.as_deref(), Some("disk"));
+    assert!(target.policy.tunnel_only && target.policy.auth == Auth::Chap);
+    assert_eq!(target.portal_groups, [1, 7]);
+    assert_eq!(
+        (target.rate.iops_max, target.rate.bytes_per_second_max),
+        (Some(100), Some(10 << 20))
+    );
+    let rule = &target.policy.rules[0];
+    assert_eq!(
+        (rule.initiators.len(), rule.tunnel_users.len(), rule.mode),
+        (1, 1, Mode::ReadOnly)
+    );
+    let own = &target.policy.lun_rules[&0];
+    assert_eq!((own[0].chap_users.len(), own[0].mode), (1, Mode::ReadWrite));
+    assert!(!target.policy.lun_rules.contains_key(&1));
+    let [first, second] = &target.luns[..] else {
+        panic!("two LUNs")
+    };
+    assert_eq!(
+        (first.physical_block_size_bytes, first.provisioning),
+        (Some(512), Some(Provisioning::Thick))
+    );
+    assert!(first.removable && first.copy_offload && !first.offline);
+    assert_eq!((first.rate.iops_max, first.rate.bytes_per_second_max), (Some(5), None));
+    assert_eq!((second.thin_threshold_percent, second.offline), (Some(80), true));
+    assert_eq!(plan.portals[0].group, 7);
+    let control = (plan.control.enable, plan.control.socket, plan.control.group);
+    assert_eq!(control, (true, Some("/etc/farlun/control.sock".into()), Some(0)));
+    assert_eq!(plan.metrics.map(|metrics| metrics.address.port()), Some(9260));
+    assert_eq!(
+        (plan.limits.command_window, plan.limits.max_outstanding_r2t),
+        (4096, 16)
+    );
+}
+
+#[test]
+fn what_an_open_portal_means_depends_on_the_targets() {
+    let open = GOOD.replace("127.0.0.1:3260", "192.0.2.1:3260");
+    let user = "[[user]]\nname = \"anna\"\nsecret_file = \"x\"\n";
+    let name = "name = \"iqn.2026-11.com.example:disk\"";
+    let with = |keys: &str| problems(&(user.to_owned() + &open.replace(name, &format!("{name}\n{keys}")))).join("\n");
+    assert!(with("").contains("reads and writes every LUN, unencrypted and without a password"));
+    let chap = with("auth = \"chap\"\nusers = [\"anna\"]");
+    assert!(
+        chap.contains("takes a secret (CHAP)") && !chap.contains("without a password"),
+        "{chap}"
+    );
+    assert!(with("tunnel_only = true").contains("every target is for tunnels only"));
+    let second = "[[target]]\nname = \"iqn.2026-11.com.example:b\"\n";
+    let text = user.to_owned() + second + &open.replace(name, &format!("{name}\nauth = \"chap\"\nusers = [\"anna\"]"));
+    assert!(
+        problems(&text).join("\n").contains("the LUNs of 1 of 2 targets"),
+        "{:?}",
+        problems(&text)
+    );
 }
 
 /// What is put for what in [`GOOD`], and what has to be said about it.
@@ -297,6 +422,146 @@ const SPOILT: &[(&str, &str, &[&str])] = &[
         "[limits]\ntransfer_memory_bytes = 65536\n[[portal]]",
         &["farlun.toml:8:", "one command of the largest size"],
     ),
+    (
+        "memory = \"1MiB\"",
+        "memory = \"1MiB\"\nphysical_block_size_bytes = 1024",
+        &["farlun.toml:7:", "512 or 4096"],
+    ),
+    (
+        "memory = \"1MiB\"",
+        "memory = \"1MiB\"\nblock_size_bytes = 4096\nphysical_block_size_bytes = 512",
+        &["farlun.toml:8:", "at least one of 4096"],
+    ),
+    (
+        "memory = \"1MiB\"",
+        "device = \"/dev/sdz\"\nprovisioning = \"thin\"",
+        &["farlun.toml:7:", "the device's own business"],
+    ),
+    (
+        "memory = \"1MiB\"",
+        "memory = \"1MiB\"\nprovisioning = \"fat\"",
+        &["line 7", "thin", "thick"],
+    ),
+    (
+        "memory = \"1MiB\"",
+        "memory = \"1MiB\"\nthin_threshold_percent = 100",
+        &["farlun.toml:7:", "1 to 99"],
+    ),
+    (
+        "memory = \"1MiB\"",
+        "memory = \"1MiB\"\nprovisioning = \"thick\"\nthin_threshold_percent = 80",
+        &["farlun.toml:8:", "leave thin_threshold_percent out"],
+    ),
+    (
+        "memory = \"1MiB\"",
+        "memory = \"1MiB\"\niops_max = 0",
+        &["farlun.toml:7:", "iops_max = 0", "1 to"],
+    ),
+    (
+        "memory = \"1MiB\"",
+        "memory = \"1MiB\"\nbytes_per_second_max = \"0\"",
+        &["line 7", "0 bytes"],
+    ),
+    (
+        "memory = \"1MiB\"",
+        "memory = \"1MiB\"\n[[target.lun.allow]]\ninitiators = [\"my home\"]",
+        &["farlun.toml:8:", "no initiator name"],
+    ),
+    (
+        "memory = \"1MiB\"",
+        "memory = \"1MiB\"\n[[target.lun.allow]]\nusers = [\"anna\"]",
+        &["farlun.toml:8:", "only be known by CHAP"],
+    ),
+    (
+        "memory = \"1MiB\"",
+        "memory = \"1MiB\"\n[[target.allow]]\naccess = \"none\"",
+        &["line 8", "read-only", "read-write"],
+    ),
+    (
+        "  [[target.lun]]",
+        "auth = \"chap\"\n  [[target.lun]]",
+        &["farlun.toml:4:", "add users"],
+    ),
+    (
+        "  [[target.lun]]",
+        "auth = \"chap\"\nusers = [\"eve\"]\n  [[target.lun]]",
+        &["farlun.toml:5:", "there is no user \"eve\"", "secret_file"],
+    ),
+    (
+        "  [[target.lun]]",
+        "users = [\"eve\"]\n  [[target.lun]]",
+        &["farlun.toml:4:", "only with auth = \"chap\""],
+    ),
+    (
+        "  [[target.lun]]",
+        "portal_groups = [0]\n  [[target.lun]]",
+        &["farlun.toml:4:", "1 to 65535"],
+    ),
+    (
+        "[[portal]]",
+        "[[user]]\nname = \"a\"\n[[portal]]",
+        &["farlun.toml:8:", "secret_file"],
+    ),
+    (
+        "[[portal]]",
+        "[[user]]\nname = \"a\"\nsecret = \"hidden\"\n[[portal]]",
+        &["unknown field `secret`"],
+    ),
+    (
+        "[[portal]]",
+        "[[user]]\nname = \"a\"\nsecret_credential = \"../a\"\n[[portal]]",
+        &["farlun.toml:9:", "no path"],
+    ),
+    (
+        "[[portal]]",
+        "[[user]]\nname = \"a\"\nsecret_file = \"x\"\n[[user]]\nname = \"a\"\nsecret_file = \"y\"\n[[portal]]",
+        &["farlun.toml:11:", "already in line 8"],
+    ),
+    (
+        "[[portal]]",
+        "[chap]\nmin_digest = \"rot13\"\n[[portal]]",
+        &["farlun.toml:8:", "sha3-256"],
+    ),
+    (
+        "[[portal]]",
+        "[discovery]\nauth = \"chap\"\n[[portal]]",
+        &["farlun.toml:8:", "add users"],
+    ),
+    (
+        "[[portal]]",
+        "[control]\ngroup = \"nobody-has-this\"\n[[portal]]",
+        &["farlun.toml:8:", "groupadd"],
+    ),
+    (
+        "[[portal]]",
+        "[tunnel]\ngroup = \"0\"\n[control]\ngroup = \"0\"\n[[portal]]",
+        &["farlun.toml:10:", "must not control the target too"],
+    ),
+    (
+        "[[portal]]",
+        "[metrics]\nlisten = \"0.0.0.0:9260\"\n[[portal]]",
+        &["farlun.toml:8:", "allow_public = true"],
+    ),
+    (
+        "[[portal]]",
+        "[metrics]\nlisten = \"127.0.0.1:3260\"\n[[portal]]",
+        &["farlun.toml:8:", "choose another port"],
+    ),
+    (
+        "[[portal]]",
+        "[limits]\ncommand_window = 4097\n[[portal]]",
+        &["farlun.toml:8:", "1 to 4096"],
+    ),
+    (
+        "[[portal]]",
+        "[limits]\nfirst_burst_bytes = 2000000\n[[portal]]",
+        &["farlun.toml:8:", "512 to 1048576"],
+    ),
+    (
+        "[[portal]]",
+        "[limits]\nmax_outstanding_r2t = 17\n[[portal]]",
+        &["farlun.toml:8:", "1 to 16"],
+    ),
 ];
 
 #[test]
@@ -413,4 +678,49 @@ fn without_a_file_there_is_one_lun_on_loopback() {
         }
     );
     assert_eq!(check_name(&plan.targets[0].name), Ok(()), "{}", plan.targets[0].name);
+}
+
+#[test]
+fn the_example_is_right_with_and_without_what_is_commented_out() {
+    let example = include_str!("../../examples/farlun.toml");
+    let uncommented: String = example
+        .lines()
+        .map(|line| {
+            let bare = line.trim_start();
+            let key = |text: &str| {
+                text.starts_with('[')
+                    || text
+                        .split('=')
+                        .next()
+                        .is_some_and(|key| !key.trim().contains(' ') && text.contains('='))
+            };
+            match bare.strip_prefix("# ") {
+                Some(rest) if key(rest) => format!("{rest}\n"),
+                _ => format!("{line}\n"),
+            }
+        })
+        .collect();
+    assert!(
+        uncommented.contains("\n[[user]]\n") && uncommented.contains("\nauth = \"chap\""),
+        "{uncommented}"
+    );
+    for text in [example, &uncommented] {
+        // Groups are this machine's business.
+        let text = text
+            .replace("group = \"farlun\"", "group = \"0\"")
+            .replace("group = \"wheel\"", "group = \"1\"");
+        assert_eq!(problems(&text), Vec::<String>::new(), "{text}");
+    }
+}
+
+#[test]
+fn a_secret_in_the_wrong_place_is_not_repeated() {
+    let text = format!("{GOOD}[[user]]\nname = \"anna\"\nsecret = \"hush, hush, hush\"\n");
+    let said = problems(&text).join("\n");
+    assert!(
+        said.contains("line 11: unknown field `secret`") && !said.contains("hush"),
+        "{said}"
+    );
+    let text = format!("{GOOD}[[user]]\nname = \"anna\"\nsecret_file = hush\n");
+    assert!(!problems(&text).join("\n").contains("hush"), "{:?}", problems(&text));
 }
