@@ -16,6 +16,7 @@ use super::mailbox::{CloseReason, Notice, Sender};
 use super::params::Params;
 use super::policy::{Credentials, Policy, Who};
 use super::portals::Listening;
+use super::shape::{Rate, Shaper};
 use super::stats::{SessionStats, Snapshot};
 use crate::scsi::{Device, Observer};
 
@@ -34,6 +35,8 @@ pub struct Target {
     sessions: Mutex<HashMap<SessionKey, Session>>,
     /// Of sessions that are over; locked after `sessions`.
     totals: Mutex<Totals>,
+    /// Limit of each session.
+    session_rate: Current<Rate>,
     /// Sessions that are over but for commands that workers are still at.
     departed: Mutex<Vec<(SessionKey, Weak<()>)>>,
 }
@@ -68,6 +71,7 @@ struct Session {
     /// Whether the old session was told already that another takes its place.
     told_to_go: bool,
     guest: Guest,
+    shaper: Arc<Shaper>,
     since: SystemTime,
 }
 
@@ -116,6 +120,7 @@ impl Target {
             retired: AtomicBool::new(false),
             sessions: Mutex::default(),
             totals: Mutex::default(),
+            session_rate: Current::default(),
             departed: Mutex::default(),
         });
         let observer: Weak<dyn Observer> = Arc::downgrade(&(Arc::clone(&target) as Arc<dyn Observer>));
@@ -234,6 +239,8 @@ impl Target {
         }
         self.lock_totals().logins += 1;
         let who = Arc::clone(&guest.who);
+        let stats = Arc::clone(&guest.stats);
+        let shaper = Shaper::new(*self.session_rate.get());
         sessions.insert(
             key.clone(),
             Session {
@@ -241,6 +248,7 @@ impl Target {
                 mailbox,
                 told_to_go: false,
                 guest,
+                shaper: Arc::clone(&shaper),
                 since: SystemTime::now(),
             },
         );
@@ -249,6 +257,8 @@ impl Target {
             key,
             tsih,
             who,
+            stats,
+            shaper,
             fence: Fence::default(),
         })
     }
@@ -296,6 +306,20 @@ impl Target {
             totals.done.add(&session.guest.stats.snapshot());
         }
         totals
+    }
+
+    /// How fast the commands of each session may begin.
+    pub fn session_rate(&self) -> Rate {
+        *self.session_rate.get()
+    }
+
+    /// Sets how fast the commands of each session may begin, for those that are there as well.
+    pub fn set_session_rate(&self, rate: Rate) {
+        let sessions = self.lock_sessions();
+        self.session_rate.set(rate);
+        for session in sessions.values() {
+            session.shaper.set(rate);
+        }
     }
 
     fn lock_totals(&self) -> MutexGuard<'_, Totals> {
@@ -347,6 +371,8 @@ pub(super) struct Registration {
     key: SessionKey,
     tsih: u16,
     who: Arc<Who>,
+    stats: Arc<SessionStats>,
+    shaper: Arc<Shaper>,
     fence: Fence,
 }
 
@@ -369,6 +395,16 @@ impl Registration {
     /// Who is logged in.
     pub(super) fn who(&self) -> &Arc<Who> {
         &self.who
+    }
+
+    /// Where the session counts.
+    pub(super) fn stats(&self) -> &Arc<SessionStats> {
+        &self.stats
+    }
+
+    /// The limit of this session alone.
+    pub(super) fn shaper(&self) -> &Arc<Shaper> {
+        &self.shaper
     }
 
     /// Sends a notice to every other session of the target.
