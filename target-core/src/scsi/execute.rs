@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::atomic;
 use super::compare::{self, Check};
 use super::control::Control;
+use super::copy;
 use super::path::Path;
 use super::provision::{self, Pattern};
 use super::ranges::{Denied, Parking, Shared};
@@ -65,6 +66,11 @@ pub(super) enum Action {
         immediate: bool,
         may_exit: bool,
     },
+    /// Copying from unit to unit.
+    Copy {
+        list_bytes: u32,
+        places: Vec<copy::Place>,
+    },
     /// Taking the medium out.
     Eject {
         flush: bool,
@@ -85,7 +91,12 @@ impl Action {
             | Self::WriteAtomic { span, .. }
             | Self::WriteSame { span, .. }
             | Self::LbaStatus { span, .. } => Some(*span),
-            Self::Flush | Self::Unmap { .. } | Self::Sanitize { .. } | Self::Eject { .. } | Self::Control(_) => None,
+            Self::Flush
+            | Self::Unmap { .. }
+            | Self::Sanitize { .. }
+            | Self::Eject { .. }
+            | Self::Copy { .. }
+            | Self::Control(_) => None,
         }
     }
 
@@ -105,6 +116,7 @@ impl Action {
             | Self::Verify { .. }
             | Self::LbaStatus { .. }
             | Self::Eject { .. }
+            | Self::Copy { .. }
             | Self::Control(_) => false,
         }
     }
@@ -191,6 +203,7 @@ impl Execution {
             | Action::OrWrite { span, .. }
             | Action::WriteAtomic { span, .. } => span.length_bytes,
             Action::Sanitize { method, .. } => method.data_out_bytes(),
+            Action::Copy { list_bytes, .. } => u64::from(*list_bytes),
             Action::CompareAndWrite { span, .. } => 2 * span.length_bytes,
             Action::Verify { span, check } => match check {
                 Check::Readable => 0,
@@ -281,6 +294,7 @@ impl Execution {
                 immediate,
                 may_exit,
             } => sanitize::run(&job, *method, *immediate, *may_exit),
+            Action::Copy { list_bytes, places } => copy::run(&job, *list_bytes, places),
             Action::Eject { flush } => removal::eject(&job, *flush),
             Action::Unmap { .. } => provision::unmap(&job),
             Action::WriteSame {
@@ -391,6 +405,20 @@ impl Job<'_> {
                 .map_err(|e| self.failure(e, Sense::READ_ERROR.with_information(self.lba(span)), "read"))?;
         }
         Ok(data)
+    }
+
+    /// The same command at another unit.
+    pub(super) fn at<'b>(&'b self, path: &'b Arc<Path>, generation: u64) -> Job<'b> {
+        Job {
+            path,
+            generation,
+            parking: self.parking,
+            medium: path.unit().medium(),
+            block_bytes: u64::from(path.unit().properties().block_bytes),
+            data: &[],
+            wait: self.wait,
+            cancel: self.cancel,
+        }
     }
 
     /// To be held while blocks are changed, so that no command that compares first is in the middle of them.

@@ -1,5 +1,6 @@
 //! INQUIRY: standard data (SPC-5 6.6.2). The vital product data is in [`vpd`](super::vpd).
 
+use super::copy;
 use super::request::{Planned, Request, answer, be16};
 use super::sense::Sense;
 use super::vpd;
@@ -46,7 +47,8 @@ fn standard(request: &Request<'_>) -> Vec<u8> {
     data[2] = VERSION;
     data[3] = FORMAT;
     data[4] = (STANDARD_BYTES - 5) as u8;
-    data[5] = TPGS_IMPLICIT;
+    // 3PC.
+    data[5] = TPGS_IMPLICIT | u8::from(copy::is_offered(request.unit)) << 3;
     if request.nexus.target_ports().len() > 1 {
         data[6] = MULTIP;
     }

@@ -10,6 +10,7 @@ mod attention;
 mod block;
 mod compare;
 mod control;
+mod copy;
 mod device;
 mod diagnose;
 mod execute;

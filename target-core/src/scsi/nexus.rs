@@ -99,6 +99,11 @@ impl Nexus {
         &self.initiator
     }
 
+    /// Its ways to the units it sees, in LUN order.
+    pub(super) fn paths(&self) -> &[Arc<Path>] {
+        &self.paths
+    }
+
     /// The device it is attached to.
     pub fn device(&self) -> &Device {
         &self.device

@@ -25,6 +25,7 @@ pub(crate) enum Key {
     IllegalRequest = 0x05,
     UnitAttention = 0x06,
     DataProtect = 0x07,
+    CopyAborted = 0x0A,
     AbortedCommand = 0x0B,
     Miscompare = 0x0E,
 }
@@ -74,6 +75,22 @@ impl Sense {
     pub(crate) const WRITE_ERROR: Self = Self::new(Key::MediumError, (0x0C, 0x00));
     /// MEDIUM NOT PRESENT.
     pub(crate) const NO_MEDIUM: Self = Self::new(Key::NotReady, (0x3A, 0x00));
+    /// COPY ABORTED, and no more to say: a unit could not read or write.
+    pub(crate) const COPY_ABORTED: Self = Self::new(Key::CopyAborted, (0x00, 0x00));
+    /// UNREACHABLE COPY TARGET.
+    pub(crate) const UNREACHABLE_COPY_TARGET: Self = Self::new(Key::CopyAborted, (0x08, 0x04));
+    /// COPY TARGET DEVICE NOT REACHABLE.
+    pub(crate) const COPY_TARGET_NOT_REACHABLE: Self = Self::new(Key::CopyAborted, (0x0D, 0x02));
+    /// TOO MANY TARGET DESCRIPTORS.
+    pub(crate) const TOO_MANY_TARGETS: Self = Self::illegal((0x26, 0x06));
+    /// UNSUPPORTED TARGET DESCRIPTOR TYPE CODE.
+    pub(crate) const UNKNOWN_TARGET_DESCRIPTOR: Self = Self::illegal((0x26, 0x07));
+    /// TOO MANY SEGMENT DESCRIPTORS.
+    pub(crate) const TOO_MANY_SEGMENTS: Self = Self::illegal((0x26, 0x08));
+    /// UNSUPPORTED SEGMENT DESCRIPTOR TYPE CODE.
+    pub(crate) const UNKNOWN_SEGMENT_DESCRIPTOR: Self = Self::illegal((0x26, 0x09));
+    /// INLINE DATA LENGTH EXCEEDED.
+    pub(crate) const INLINE_DATA_LIMIT: Self = Self::illegal((0x26, 0x0B));
     /// LOGICAL UNIT NOT READY, SANITIZE IN PROGRESS.
     pub(crate) const SANITIZE_IN_PROGRESS: Self = Self::new(Key::NotReady, (0x04, 0x1B));
     /// SANITIZE COMMAND FAILED.

@@ -5,7 +5,7 @@ use super::request::{Planned, Request};
 use super::reserve::out;
 use super::sense::Sense;
 use super::unit::LogicalUnit;
-use super::{absent, atomic, block, compare, inquiry, opcodes, provision, reserve, sanitize, simple, upkeep};
+use super::{absent, atomic, block, compare, copy, inquiry, opcodes, provision, reserve, sanitize, simple, upkeep};
 
 /// Operation code of UNMAP.
 const UNMAP: u8 = 0x42;
@@ -121,6 +121,9 @@ static COMMANDS: &[Command] = &[
     service(0x5F, 0x05, Reserve, &[0x5F, 0x1F, 0xFF, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, CONTROL], out::plan),
     service(0x5F, 0x06, Reserve, &[0x5F, 0x1F, 0xFF, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, CONTROL], out::plan),
     service(0x5F, 0x07, Reserve, &[0x5F, 0x1F, 0xFF, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, CONTROL], out::plan),
+    service(0x83, 0x00, Write, &[0x83, 0x1F, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, CONTROL], copy::plan),
+    service(0x84, copy::report::COPY_STATUS, Read, &[0x84, 0x1F, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, CONTROL], copy::report::copy_status),
+    service(0x84, copy::report::OPERATING_PARAMETERS, Read, &[0x84, 0x1F, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, CONTROL], copy::report::operating_parameters),
     command(0x88, Read, &[0x88, FLAGS, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, GROUP, CONTROL], block::read),
     command(0x89, Write, &[0x89, FLAGS, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0xFF, GROUP, CONTROL], compare::plan_compare_and_write),
     command(0x8A, Write, &[0x8A, FLAGS, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, GROUP, CONTROL], block::write),
@@ -169,6 +172,7 @@ pub(super) fn is_offered(command: &Command, unit: &LogicalUnit) -> bool {
         (UNMAP, _) => unit.properties().provisioning.is_some(),
         (upkeep::SANITIZE, Some(action)) => sanitize::is_offered(unit, action),
         (atomic::WRITE_ATOMIC, _) => atomic::is_offered(unit),
+        (copy::EXTENDED_COPY | copy::RECEIVE_COPY_RESULTS, _) => copy::is_offered(unit),
         _ => true,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use super::copy::Results;
 use super::ranges::Ranges;
 use super::removal::Removal;
 use super::sanitize::Sanitize;
@@ -43,6 +44,7 @@ pub(super) struct Upkeep {
     sanitize: Sanitize,
     removal: Removal,
     thresholds: Thresholds,
+    copies: Results,
 }
 
 impl Upkeep {
@@ -67,6 +69,10 @@ impl Upkeep {
 
     pub(super) fn removal(&self) -> &Removal {
         &self.removal
+    }
+
+    pub(super) fn copies(&self) -> &Results {
+        &self.copies
     }
 
     pub(super) fn thresholds(&self) -> &Thresholds {

@@ -2,14 +2,17 @@
 //! is in [`limits`].
 
 use super::inquiry::{ascii, padded};
-use super::limits;
 use super::ports::TargetPort;
 use super::request::Request;
 use super::sense::{MAX_SENSE_BYTES, Sense};
+use super::{Identity, copy, limits};
 use crate::lun::WriteCache;
 
 /// The pages there are, in order.
 const PAGES: [u8; 9] = [0x00, 0x80, 0x83, 0x86, 0x87, 0x88, 0xB0, 0xB1, 0xB2];
+
+/// Third-party copy (SPC-4 7.8.17), where it is offered.
+const THIRD_PARTY_COPY: u8 = 0x8F;
 
 /// The one target port group: every port leads to every block in the same way.
 pub(super) const TARGET_PORT_GROUP: u16 = 1;
@@ -18,7 +21,15 @@ pub(super) const TARGET_PORT_GROUP: u16 = 1;
 pub(super) fn page(request: &Request<'_>, code: u8) -> Result<Vec<u8>, Sense> {
     let unit = request.unit;
     let body = match code {
-        0x00 => PAGES.to_vec(),
+        0x00 => {
+            let mut pages = PAGES.to_vec();
+            if copy::is_offered(unit) {
+                pages.push(THIRD_PARTY_COPY);
+                pages.sort_unstable();
+            }
+            pages
+        }
+        THIRD_PARTY_COPY if copy::is_offered(unit) => copy::report::third_party_copy(unit),
         0x80 => ascii(&unit.identity().serial, 36),
         0x83 => identification(request),
         0x86 => extended_inquiry(request),
@@ -145,6 +156,12 @@ fn scsi_ports(request: &Request<'_>) -> Vec<u8> {
         body.extend_from_slice(&descriptors);
     }
     body
+}
+
+/// Whether a designator of this type names a unit. Of those that identification reports only this one fits where a
+/// unit is named in 20 bytes.
+pub(super) fn is_named(identity: &Identity, kind: u8, designator: &[u8]) -> bool {
+    kind == NAA && designator == naa_locally_assigned(&identity.serial)
 }
 
 /// NAA 3h (SPC-5 7.7.6.6.3): 60 bits that nobody hands out, here a hash of the serial number (FNV-1a, then
