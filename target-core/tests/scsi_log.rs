@@ -36,8 +36,11 @@ fn page(nexus: &Nexus, code: u8) -> Vec<u8> {
 /// Commands read and written, blocks received and sent.
 fn statistics(nexus: &Nexus) -> [u64; 4] {
     let body = page(nexus, 0x19);
-    assert_eq!((&body[..4], body.len()), (&[0, 1, 0x00, 64][..], 68));
-    assert_eq!(body[36..], [0; 32], "intervals are not measured");
+    // Counters, idle time, length of an interval: as many parameters as SPC-5 7.3.10 has.
+    assert_eq!((&body[..4], body.len()), (&[0, 1, 0x00, 64][..], 68 + 12 + 12));
+    assert_eq!(body[36..68], [0; 32], "intervals are not measured");
+    assert_eq!(body[68..80], [0, 2, 0x00, 8, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(body[80..], [0, 3, 0x03, 8, 0, 0, 0, 0, 0, 0, 0, 0]);
     std::array::from_fn(|at| u64::from_be_bytes(body[4 + 8 * at..12 + 8 * at].try_into().unwrap()))
 }
 
@@ -83,7 +86,7 @@ fn bits_and_pointers() {
             [0x4D, 0, 0x99, 0, 0, 0, 0, 0, 255, 0],
             [0xCF, 0, 2],
         ),
-        ("beyond the last parameter", log_sense(0x19, 0, 2, 255), [0xCF, 0, 5]),
+        ("beyond the last parameter", log_sense(0x19, 0, 4, 255), [0xCF, 0, 5]),
         ("a pointer into the list", log_sense(0x00, 0, 1, 255), [0xCF, 0, 5]),
         ("LOG SELECT, SP", [0x4C, 0x03, 0, 0, 0, 0, 0, 0, 0, 0], [0xC8, 0, 1]),
         ("LOG SELECT, a list", [0x4C, 0, 0, 0, 0, 0, 0, 0, 4, 0], [0xCF, 0, 7]),
@@ -97,7 +100,12 @@ fn bits_and_pointers() {
         assert_eq!(sense(&response), INVALID_FIELD, "{what}");
         assert_eq!(response.sense[15..18], pointer, "{what}");
     }
-    assert_eq!(good(&disk, &log_sense(0x19, 0, 1, 255), &[]).len(), 72);
+    assert_eq!(good(&disk, &log_sense(0x19, 0, 1, 255), &[]).len(), 4 + 92);
+    assert_eq!(
+        good(&disk, &log_sense(0x19, 0, 3, 255), &[])[..6],
+        [0x99, 0, 0, 12, 0, 3],
+        "from parameter 3 on"
+    );
     assert_eq!(good(&disk, &log_sense(0x19, 0, 0, 6), &[]).len(), 6);
 }
 

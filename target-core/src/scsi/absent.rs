@@ -2,7 +2,7 @@
 
 use super::nexus::Nexus;
 use super::request::{self, Plan, Planned, Request};
-use super::sense::Sense;
+use super::sense::{Format, Sense};
 use super::{Response, inquiry};
 
 /// Peripheral qualifier 011b, device type 1Fh: no such logical unit (SPC-5 6.6.2).
@@ -68,7 +68,11 @@ pub(super) fn answer(nexus: &Nexus, sense: Sense, cdb: &[u8]) -> Response {
         Some(0x12) => Err(Sense::cdb_field(1, 0)),
         Some(0xA0) => lun_list(nexus, &padded).inspect(|_| nexus.forget_changed_luns()),
         Some(0x03) => {
-            let mut data = sense.fixed().to_vec();
+            // DESC.
+            let mut data = sense.bytes(match padded[1] & 0x01 {
+                0 => Format::Fixed,
+                _ => Format::Descriptor,
+            });
             data.truncate(usize::from(padded[4]));
             Ok(data)
         }

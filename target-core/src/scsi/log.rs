@@ -235,11 +235,13 @@ fn parameters(unit: &LogicalUnit, code: u8) -> Vec<Parameter> {
                 0,
                 0,
             ];
-            vec![(
-                0x0001,
-                BOUNDED_COUNTER,
-                counts.into_iter().flat_map(u64::to_be_bytes).collect(),
-            )]
+            let counts = counts.into_iter().flat_map(u64::to_be_bytes).collect();
+            // Idle time, and the length of an interval: none, for they are not measured.
+            vec![
+                (0x0001, BOUNDED_COUNTER, counts),
+                (0x0002, BOUNDED_COUNTER, vec![0; 8]),
+                (0x0003, BINARY_LIST, vec![0; 8]),
+            ]
         }
         // No exception; no temperature.
         EXCEPTIONS => vec![(0x0000, BINARY_LIST, vec![0, 0, 0xFF, 0])],

@@ -148,7 +148,7 @@ impl Sense {
     }
 
     /// Fixed format. INFORMATION is there only if it fits four bytes (SPC-5 4.4.3, VALID).
-    pub(crate) fn fixed(&self) -> [u8; FIXED_BYTES] {
+    fn fixed(&self) -> [u8; FIXED_BYTES] {
         let mut bytes = [0; FIXED_BYTES];
         bytes[0] = 0x70;
         bytes[2] = self.key as u8;
