@@ -701,3 +701,49 @@ fn without_a_file_only_temporary_changes_can_be_made() {
     // There is nothing to read anew: the terminal is gone.
     assert_eq!(server.stop(Signal::HUP).0, Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_shape_and_can_change_while_they_do() {
+    let place = Place::new("");
+    let mut session = place.log_in(DISK, HOME).await.unwrap();
+    let lun = Lun::from_number(0);
+    // Time that so many writes take, one after the other.
+    let mut writes = async |count: u64| {
+        let start = Instant::now();
+        for lba in 0..count {
+            session.write16(lun, lba * 8, 512, vec![1; 4096], false).await.unwrap();
+        }
+        start.elapsed()
+    };
+    writes(10).await;
+    place.says(0, &["lun", "set", DISK, "0", "--iops-max", "100"]);
+    let slow = writes(100).await;
+    assert!(slow > Duration::from_millis(500), "100 commands in {slow:?}");
+    place.says(0, &["lun", "set", DISK, "0", "--iops-max", "0"]);
+    let free = writes(100).await;
+    assert!(free < slow / 2, "{free:?} after {slow:?}");
+    place.says(0, &["target", "set", DISK, "--session-bytes-per-second-max", "400KiB"]);
+    let slow = writes(100).await;
+    assert!(slow > Duration::from_millis(500), "400 KiB in {slow:?}");
+    place.says(0, &["target", "set", DISK, "--session-bytes-per-second-max", "0"]);
+    let free = writes(100).await;
+    assert!(free < slow / 2, "{free:?} after {slow:?}");
+    session.logout().await.unwrap();
+}
+
+#[test]
+fn what_is_on_the_machine_is_not_taken_from_it() {
+    // The state directory holds what outlives the daemon, and the socket goes with it.
+    let place = Place::new("");
+    assert!(place.path("control.sock").exists());
+    let state = place.path("farlun/reservations").metadata().unwrap();
+    assert_eq!(state.permissions().mode() & 0o077, 0);
+    let home = place.home.path().to_owned();
+    let Place {
+        home: _kept,
+        mut server,
+        ..
+    } = place;
+    assert_eq!(server.take().unwrap().stop(Signal::INT).0, Some(0));
+    assert!(!home.join("control.sock").exists());
+}

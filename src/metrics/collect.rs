@@ -199,7 +199,7 @@ fn one_histogram(encoder: &mut MetricEncoder<'_>, labels: &Labels, times: &Times
         .buckets
         .iter()
         .enumerate()
-        .map(|(bucket, count)| (Times::upper_bound_us(bucket).map_or(f64::MAX, seconds), *count))
+        .map(|(bucket, count)| (Times::upper_bound_us(bucket).map_or(f64::INFINITY, seconds), *count))
         .collect();
     encoder
         .encode_family(labels)?

@@ -12,6 +12,7 @@ use anyhow::Context;
 use target_core::iscsi::Node;
 use target_core::iscsi::node::Target;
 use target_core::iscsi::policy::Auth;
+use target_core::iscsi::shape::Rate;
 use target_core::lun::Medium;
 use target_core::scsi::{FileStore, LogicalUnit};
 use target_core::server::Server;
@@ -22,7 +23,7 @@ use super::diff::{Change, Desired, diff};
 use super::media;
 use super::portals::{Portals, Table};
 use super::stake::at_stake;
-use crate::config::{self, Edit, LoginPlan, LunPlan, Plan, Problems, Source, TargetPlan};
+use crate::config::{self, Edit, LoginPlan, LunPlan, Plan, Problems, RatePlan, Source, TargetPlan};
 use crate::control::protocol::{Applied, Refusal, Why};
 use crate::{metrics, state};
 use commit::Commit;
@@ -407,6 +408,7 @@ impl Engine {
     /// A unit as a plan has it, with the reservations it had.
     fn unit(&self, lun: &LunPlan, medium: Arc<dyn Medium>) -> anyhow::Result<Arc<LogicalUnit>> {
         let unit = media::unit(lun, medium);
+        unit.shaper().set(rate(lun.rate));
         // What is in memory does not outlive us, and neither do reservations of it.
         let file = lun.medium.path().and_then(|_| state::reservations_file(&lun.serial));
         if let Some(file) = file {
@@ -420,6 +422,7 @@ impl Engine {
     /// Sets what can change while a unit is used.
     fn set_unit(&self, unit: &LogicalUnit, lun: &LunPlan) {
         unit.set_shared(lun.shared);
+        unit.shaper().set(rate(lun.rate));
         if unit.is_read_only() != lun.read_only {
             let _writes_that_run = unit.set_read_only(lun.read_only);
         }
@@ -430,6 +433,7 @@ impl Engine {
         target.set_alias(plan.alias.clone());
         target.set_credentials(desired.secrets.credentials(&desired.plan, &plan.login));
         target.set_portal_groups(plan.portal_groups.clone(), &self.node().portals());
+        target.set_session_rate(rate(plan.rate));
         target.set_policy(plan.policy.clone());
     }
 
@@ -438,6 +442,13 @@ impl Engine {
         let credentials = desired.secrets.credentials(&desired.plan, login);
         let wanted = (login.auth == Auth::Chap).then_some(credentials);
         self.node().set_discovery_credentials(wanted);
+    }
+}
+
+fn rate(plan: RatePlan) -> Rate {
+    Rate {
+        iops: plan.iops_max.unwrap_or(0),
+        bytes_per_s: plan.bytes_per_second_max.unwrap_or(0),
     }
 }
 

@@ -366,6 +366,7 @@ impl<'a> Commit<'a> {
         let target = Target::new(&plan.name, plan.alias.clone(), Device::new(Default::default()));
         target.set_policy(old.policy().as_ref().clone());
         target.set_credentials(old.credentials().as_ref().clone());
+        target.set_session_rate(old.session_rate());
         target.set_portal_groups(plan.portal_groups.clone(), &self.engine.node().portals());
         let added = self.engine.node().add_target(target);
         added.map_err(|error| format!("target {} is gone: {error}", plan.name))?;
