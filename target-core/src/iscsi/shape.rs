@@ -156,7 +156,7 @@ impl State {
             return Err(again_at);
         }
         self.paid_at = Some(paid_at + cost);
-        self.level = self.level.max(sharer.had);
+        self.level = sharer.had;
         sharer.had += cost;
         sharer.waits_until = None;
         Ok(())
