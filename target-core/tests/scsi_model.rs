@@ -7,7 +7,7 @@ use std::sync::Arc;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use scsi_support::*;
-use target_core::lun::{FileMedium, FileOptions, Medium, MemoryMedium, WriteCache};
+use target_core::lun::{Allocation, FileMedium, FileOptions, Medium, MemoryMedium, MemoryOptions, WriteCache};
 use target_core::scsi::{Nexus, Prepared, Status};
 
 const SIZE_BYTES: u64 = 512 * 1024;
@@ -28,6 +28,7 @@ fn config(cases: u32) -> ProptestConfig {
 enum Op {
     Write { cdb_bytes: u8, fua: bool, byte: u8 },
     Read { cdb_bytes: u8, fua: bool },
+    WriteAtomic { byte: u8 },
     WriteAndVerify { byte: u8 },
     OrWrite { byte: u8 },
     CompareAndWrite { equal: bool, byte: u8 },
@@ -43,6 +44,7 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => (length.clone(), any::<bool>(), any::<u8>()).prop_map(|(cdb_bytes, fua, byte)| Op::Write { cdb_bytes, fua, byte }),
         4 => (length, any::<bool>()).prop_map(|(cdb_bytes, fua)| Op::Read { cdb_bytes, fua }),
+        1 => any::<u8>().prop_map(|byte| Op::WriteAtomic { byte }),
         1 => any::<u8>().prop_map(|byte| Op::WriteAndVerify { byte }),
         1 => any::<u8>().prop_map(|byte| Op::OrWrite { byte }),
         1 => (any::<bool>(), any::<u8>()).prop_map(|(equal, byte)| Op::CompareAndWrite { equal, byte }),
@@ -63,14 +65,19 @@ fn ops() -> impl Strategy<Value = Vec<(Op, u16, u16)>> {
 struct Model {
     nexus: Nexus,
     block_bytes: u64,
+    atomic: bool,
+    thin: bool,
     bytes: Vec<u8>,
     seed: u8,
 }
 
 impl Model {
     fn new(medium: Arc<dyn Medium>) -> Self {
-        let block_bytes = u64::from(medium.properties().block_bytes);
+        let properties = medium.properties();
+        let block_bytes = u64::from(properties.block_bytes);
         Self {
+            atomic: properties.atomic.is_some(),
+            thin: properties.provisioning.is_some(),
             nexus: nexus(medium),
             block_bytes,
             bytes: vec![0; SIZE_BYTES as usize],
@@ -125,6 +132,17 @@ impl Model {
                 };
                 assert!(data == self.bytes[from..to], "read {blocks} at {lba}");
             }
+            Op::WriteAtomic { byte } => {
+                let data = self.data(byte, to - from);
+                let mut cdb = cdb_16(0x9C, 0, lba, 0);
+                cdb[12..14].copy_from_slice(&(blocks as u16).to_be_bytes());
+                if self.atomic {
+                    good(&self.nexus, &cdb, &data);
+                    self.bytes[from..to].copy_from_slice(&data);
+                } else {
+                    assert_eq!(refused(&self.nexus, &cdb, &data), INVALID_OPCODE);
+                }
+            }
             Op::WriteAndVerify { byte } => {
                 let data = self.data(byte, to - from);
                 good(&self.nexus, &cdb_16(0x8E, 0x02, lba, blocks_32), &data);
@@ -176,6 +194,10 @@ impl Model {
             Op::Unmap => {
                 let half = blocks_32 / 2;
                 let list = unmap_list(&[(lba, half), (lba + u64::from(half), blocks_32 - half)]);
+                if !self.thin {
+                    assert_eq!(refused(&self.nexus, &unmap_cdb(&list), &list), INVALID_OPCODE);
+                    return;
+                }
                 good(&self.nexus, &unmap_cdb(&list), &list);
                 self.bytes[from..to].fill(0);
             }
@@ -185,7 +207,8 @@ impl Model {
                 } else {
                     self.data(byte, self.block_bytes as usize)
                 };
-                let flags = u8::from(unmap) << 3;
+                // A thick medium would refuse to deallocate.
+                let flags = u8::from(unmap && self.thin) << 3;
                 if long {
                     good(&self.nexus, &cdb_16(0x93, flags, lba, blocks_32), &block);
                 } else {
@@ -199,7 +222,7 @@ impl Model {
             Op::Zero { unmap } => {
                 good(
                     &self.nexus,
-                    &cdb_16(0x93, 0x01 | u8::from(unmap) << 3, lba, blocks_32),
+                    &cdb_16(0x93, 0x01 | u8::from(unmap && self.thin) << 3, lba, blocks_32),
                     &[],
                 );
                 let to = if blocks == 0 { SIZE_BYTES as usize } else { to };
@@ -241,14 +264,18 @@ fn check(medium: Arc<dyn Medium>, ops: &[(Op, u16, u16)]) {
     model.check_all();
 }
 
-fn check_file(folder: tempfile::TempDir, block_bytes: u32, write_cache: WriteCache, ops: &[(Op, u16, u16)]) {
+fn check_file_as(folder: tempfile::TempDir, options: FileOptions, ops: &[(Op, u16, u16)]) {
     let path = folder.path().join("lun");
+    check(Arc::new(FileMedium::create(&path, SIZE_BYTES, options).unwrap()), ops);
+}
+
+fn check_file(folder: tempfile::TempDir, block_bytes: u32, write_cache: WriteCache, ops: &[(Op, u16, u16)]) {
     let options = FileOptions {
         block_bytes,
         write_cache,
         ..FileOptions::default()
     };
-    check(Arc::new(FileMedium::create(&path, SIZE_BYTES, options).unwrap()), ops);
+    check_file_as(folder, options, ops);
 }
 
 proptest! {
@@ -258,6 +285,27 @@ proptest! {
     fn memory_medium(ops in ops(), large in any::<bool>()) {
         let block_bytes = if large { 4096 } else { 512 };
         check(Arc::new(MemoryMedium::new(SIZE_BYTES, block_bytes).unwrap()), &ops);
+    }
+
+    #[test]
+    fn thick_memory(ops in ops(), large in any::<bool>()) {
+        let options = MemoryOptions {
+            block_bytes: if large { 4096 } else { 512 },
+            allocation: Allocation::Thick,
+            ..MemoryOptions::default()
+        };
+        check(Arc::new(MemoryMedium::with_options(SIZE_BYTES, options).unwrap()), &ops);
+    }
+
+    #[test]
+    fn thick_file(ops in ops(), large in any::<bool>(), on_tmpfs in any::<bool>()) {
+        let options = FileOptions {
+            block_bytes: if large { 4096 } else { 512 },
+            allocation: Allocation::Thick,
+            ..FileOptions::default()
+        };
+        let folder = if on_tmpfs { tempfile::tempdir_in("/dev/shm") } else { tempfile::tempdir() };
+        check_file_as(folder.unwrap(), options, &ops);
     }
 
     #[test]
@@ -289,7 +337,8 @@ fn cdb() -> impl Strategy<Value = Vec<u8>> {
         proptest::sample::select(
             &[
                 0x00, 0x03, 0x08, 0x0A, 0x12, 0x16, 0x17, 0x1A, 0x1B, 0x25, 0x28, 0x2A, 0x2E, 0x2F, 0x35, 0x41, 0x42,
-                0x5A, 0x5E, 0x5F, 0x88, 0x89, 0x8A, 0x8B, 0x8E, 0x8F, 0x91, 0x93, 0x9E, 0xA0, 0xA3, 0xA8, 0xAA, 0xB7,
+                0x5A, 0x5E, 0x5F, 0x88, 0x89, 0x8A, 0x83, 0x84, 0x8B, 0x8E, 0x8F, 0x91, 0x93, 0x9C, 0x9E, 0xA0, 0xA3,
+                0xA8, 0xAA, 0xB7,
             ][..]
         ),
     ];
