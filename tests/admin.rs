@@ -361,6 +361,49 @@ fn place_text_without(text: &str, mark: &str, n: usize) -> String {
 }
 
 #[test]
+fn what_is_in_the_way_of_itself_goes_first() {
+    let place = Place::new("");
+    std::fs::File::create(place.path("b.img"))
+        .unwrap()
+        .set_len(1 << 20)
+        .unwrap();
+    // The portal's group is another one; LUN 0's file moves to the other target, and another takes its place.
+    let text = place.text();
+    let moved = text
+        .replace("a.img\"   # sparse\n  size = \"8MiB\"", "b.img\"")
+        .replace(
+            "memory = \"1MiB\"",
+            "memory = \"1MiB\"\n[[target.lun]]\nlun = 1\nfile = \"a.img\"",
+        )
+        + "group = 5\n";
+    place.write(&moved);
+    let said = place.says(0, &["reload"]);
+    has(&said, &["opened anew for medium", "+ LUN 1 of", "(group 5)"]);
+    has(&place.says(0, &["status"]), &["group 5"]);
+    assert_eq!(place.json(&["lun", "show", OTHER, "1"])["size_bytes"], 8 << 20);
+    assert_eq!(place.json(&["lun", "show", DISK, "0"])["size_bytes"], 1 << 20);
+    place.says(0, &["probe", &format!("iscsi://{}/{OTHER}/1", place.portal)]);
+    // What turns out to be wrong only when the LUN before has gone: that one comes back.
+    let thick = moved.replace("lun = 1\nfile", "lun = 2\nprovisioning = \"thick\"\nfile");
+    assert_ne!(thick, moved);
+    place.write(&thick);
+    has(&place.says(1, &["reload"]), &["nothing was changed", "LUN 2"]);
+    assert_eq!(place.json(&["lun", "show", OTHER, "1"])["size_bytes"], 8 << 20);
+    place.says(2, &["lun", "show", OTHER, "2"]);
+    place.says(0, &["probe", &format!("iscsi://{}/{OTHER}/1", place.portal)]);
+    // And back, with one more that cannot be: everything is as it was.
+    let taken = free_address();
+    let listener = std::net::TcpListener::bind(taken).unwrap();
+    place.write(&(text.clone() + &format!("[[portal]]\nlisten = \"{taken}\"\n")));
+    place.says(1, &["reload", "--force"]);
+    assert_eq!(place.json(&["lun", "show", OTHER, "1"])["size_bytes"], 8 << 20);
+    drop(listener);
+    place.says(0, &["reload", "--force"]);
+    assert_eq!(place.json(&["lun", "show", DISK, "0"])["size_bytes"], 8 << 20);
+    place.says(0, &["probe", &format!("iscsi://{taken}/{DISK}/0")]);
+}
+
+#[test]
 fn a_change_that_fails_half_way_is_taken_back() {
     let place = Place::new("");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -471,6 +514,27 @@ async fn sessions_are_listed_and_dropped() {
     soon("it is gone", || place.json(&["status"])["sessions"] == 0);
     assert!(session.nop(&b"still there?"[..]).await.is_err());
     has(&place.says(2, &["session", "drop", &number]), &["session list"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_goes_asks_its_sessions_to_leave_and_no_others() {
+    let place = Place::new("");
+    let mut stays = place.log_in(OTHER, HOME).await.unwrap();
+    let mut goes = place.log_in(DISK, HOME).await.unwrap();
+    let asked = tokio::spawn(async move {
+        // It hears the request, and does not obey.
+        let _ = goes.idle(Duration::from_secs(10)).await;
+        goes.notices()
+    });
+    let start = Instant::now();
+    place.says(0, &["target", "remove", DISK, "--force"]);
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    let notices = asked.await.unwrap();
+    assert!(!notices.is_empty(), "an asynchronous message (RFC 7143 §11.9)");
+    assert!(place.log_in(DISK, HOME).await.is_err());
+    stays.nop(&b"here"[..]).await.unwrap();
+    assert_eq!(place.json(&["status"])["sessions"], 1);
+    stays.logout().await.unwrap();
 }
 
 /// Reads and writes until told to stop; the longest that took.
@@ -672,6 +736,14 @@ fn users_have_to_prove_themselves_and_rules_say_what_they_may_do() {
     place.says(4, &["probe", &url, "--user", "anna", "--secret-file", "wrong"]);
     place.says(0, &["reload"]);
     place.says(0, &["probe", &url, "--user", "anna", "--secret-file", "wrong"]);
+    // Discovery can take a secret, too.
+    let everything = format!("iscsi://{portal}");
+    place.says(0, &["probe", &everything, "--user", "anna", "--secret-file", "wrong"]);
+    let text = place.text();
+    place.write(&(text + "[discovery]\nauth = \"chap\"\nusers = [\"anna\"]\n"));
+    has(&place.says(0, &["reload"]), &["~ discovery"]);
+    place.says(4, &["probe", &everything]);
+    place.says(0, &["probe", &everything, "--user", "anna", "--secret-file", "wrong"]);
     // Nobody reads secrets that anybody can.
     std::fs::set_permissions(place.path("anna.secret"), std::fs::Permissions::from_mode(0o644)).unwrap();
     has(&place.says(2, &["reload"]), &["chmod 600"]);
