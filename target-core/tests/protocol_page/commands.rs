@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use target_core::scsi::{LogicalUnit, Nexus, Response, Status};
+use target_core::scsi::{LogicalUnit, LogicalUnitOptions, MediumOptions, Nexus, Response, Status};
 
 use crate::page::{self, Row, Sense, show};
-use crate::samples::{self, Sample, sample};
+use crate::samples::{self, Sample, Sent, sample};
 use crate::scsi_support::gate::Gate;
 use crate::scsi_support::{LUN0, device, good, identity, run, sense};
 use crate::units::{self, Kind, Offered};
@@ -94,6 +94,12 @@ fn command(row: Row) -> Command {
 }
 
 impl Command {
+    /// A kind of LUN that offers it.
+    fn kind(&self) -> Kind {
+        let kind = Kind::ALL.into_iter().find(|kind| self.offered.on(*kind));
+        kind.unwrap_or_else(|| self.row.fail("no LUN offers it"))
+    }
+
     /// A CDB that ends well.
     pub fn sample(&self, kind: Kind) -> Sample {
         sample(self.opcode, self.service_action, kind.block_bytes())
@@ -117,11 +123,15 @@ fn refused() -> BTreeMap<(u8, Option<u8>), (Row, Sense)> {
     refused
 }
 
-fn carry_out(nexus: &Nexus, sample: &Sample) -> Response {
-    for (cdb, data) in &sample.before {
-        good(nexus, cdb, data);
+/// Does what has to come before a sample, where the LUN offers that.
+fn prepare(nexus: &Nexus, command: &Command, kind: Kind) -> Sample {
+    let sample = command.sample(kind);
+    if command.offered.on(kind) {
+        for (cdb, data) in &sample.before {
+            good(nexus, cdb, data);
+        }
     }
-    run(nexus, &sample.cdb, &sample.data)
+    sample
 }
 
 /// Holds a response to what is expected: a sense code, or GOOD.
@@ -143,7 +153,9 @@ fn offered_commands_end_as_the_page_says() {
         for kind in Kind::ALL {
             let read_only = command.read_only.filter(|_| !kind.may_be_written());
             let expected = absent(&command, kind).or(read_only);
-            let response = carry_out(&kind.nexus(), &command.sample(kind));
+            let nexus = kind.nexus();
+            let sample = prepare(&nexus, &command, kind);
+            let response = run(&nexus, &sample.cdb, &sample.data);
             ended(&command.row, kind, &response, expected);
         }
     }
@@ -155,15 +167,19 @@ fn reservations_of_others_stop_what_the_page_says() {
     const TYPES: [u8; 2] = [0x01, 0x03];
     for command in commands() {
         for (at, &held) in command.held.iter().enumerate() {
-            let device = Kind::Thin.device();
+            let device = command.kind().device();
             let (nexus, holder) = (units::attach(&device), units::attach_other(&device));
-            let sample = command.sample(Kind::Thin);
+            let sample = command.sample(command.kind());
+            let of_reservations = |(cdb, _): &&Sent| cdb[0] == 0x5F;
+            for (cdb, data) in sample.before.iter().filter(|sent| !of_reservations(sent)) {
+                good(&nexus, cdb, data);
+            }
             if let Some(&kind) = TYPES.get(at) {
                 for (cdb, data) in [samples::register(), samples::reserve(kind)] {
                     good(&holder, &cdb, &data);
                 }
                 // Some of these are refused for the same reason.
-                for (cdb, data) in &sample.before {
+                for (cdb, data) in sample.before.iter().filter(of_reservations) {
                     run(&nexus, cdb, data);
                 }
             } else {
@@ -186,10 +202,7 @@ fn an_ejected_medium_stops_what_the_page_says() {
     let eject = [0x1B, 0, 0, 0, 0x02, 0];
     for command in commands() {
         let nexus = Kind::Removable.nexus();
-        let sample = command.sample(Kind::Removable);
-        for (cdb, data) in &sample.before {
-            good(&nexus, cdb, data);
-        }
+        let sample = prepare(&nexus, &command, Kind::Removable);
         good(&nexus, &eject, &[]);
         let response = run(&nexus, &sample.cdb, &sample.data);
         let expected = command.ejected.or(absent(&command, Kind::Removable));
@@ -199,20 +212,27 @@ fn an_ejected_medium_stops_what_the_page_says() {
 
 #[test]
 fn a_sanitize_operation_stops_what_the_page_says() {
+    let options = LogicalUnitOptions {
+        medium: MediumOptions {
+            copy_offload: true,
+            ..MediumOptions::default()
+        },
+        ..LogicalUnitOptions::default()
+    };
     for command in commands() {
         let gate = Gate::new(units::BLOCKS);
-        let nexus = units::attach(&device([(0, LogicalUnit::shared(gate.clone(), identity()))]));
-        let sample = command.sample(Kind::Thin);
-        for (cdb, data) in &sample.before {
-            good(&nexus, cdb, data);
-        }
+        let nexus = units::attach(&device([(
+            0,
+            LogicalUnit::with_options(gate.clone(), identity(), options),
+        )]));
+        let sample = prepare(&nexus, &command, Kind::CopyOffload);
         gate.shut();
         good(&nexus, &samples::OVERWRITE.0, &samples::OVERWRITE.1);
         gate.wait_for(1);
         let response = run(&nexus, &sample.cdb, &sample.data);
         gate.open();
-        let expected = command.sanitizing.or(absent(&command, Kind::Thin));
-        ended(&command.row, Kind::Thin, &response, expected);
+        let expected = command.sanitizing.or(absent(&command, Kind::CopyOffload));
+        ended(&command.row, Kind::CopyOffload, &response, expected);
     }
 }
 
@@ -224,12 +244,9 @@ fn absent(command: &Command, kind: Kind) -> Option<Sense> {
 #[test]
 fn unit_attentions_are_reported_or_wait_as_the_page_says() {
     for command in commands() {
-        let device = Kind::Thin.device();
+        let device = command.kind().device();
         let (nexus, other) = (units::attach(&device), units::attach_other(&device));
-        let sample = command.sample(Kind::Thin);
-        for (cdb, data) in &sample.before {
-            good(&nexus, cdb, data);
-        }
+        let sample = prepare(&nexus, &command, command.kind());
         other.reset_lun(LUN0).expect("admitted");
         let response = run(&nexus, &sample.cdb, &sample.data);
         let reported = response.status == Status::CheckCondition && sense(&response) == (0x06, 0x29, 0x03);

@@ -22,6 +22,9 @@ const COLUMNS: [&str; 7] = [
     "Remarks",
 ];
 
+/// Brings a task about, and says its tag.
+type Tag = fn(&mut Wire) -> u32;
+
 /// A task that waits for its data.
 fn waiting(wire: &mut Wire) -> u32 {
     let command = wire.command(&write10(0, 1), Direction::Write, 512);
@@ -71,8 +74,7 @@ fn every_function_answers_as_the_page_says() {
     for row in page::table(HEADING, &COLUMNS).rows {
         let function = row.hex(0);
         assert!(on_page.insert(function), "{function:02X} is there twice");
-        let cases: [(usize, u16, fn(&mut Wire) -> u32); 4] =
-            [(2, 0, waiting), (3, 0, hanging), (4, 0, none), (5, 9, none)];
+        let cases: [(usize, u16, Tag); 4] = [(2, 0, waiting), (3, 0, hanging), (4, 0, none), (5, 9, none)];
         for (at, lun, task) in cases {
             let mut wire = Wire::logged_in(&node(Limits::default()), &[("iSCSIProtocolLevel", "2")]);
             let tag = task(&mut wire);

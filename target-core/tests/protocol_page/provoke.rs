@@ -63,6 +63,19 @@ pub fn provoke(code: Sense) -> Option<Sense> {
             run(&nexus, &EJECT, &[])
         }
         (0x05, 0x55, 0x04) => too_many_registrations(),
+        (0x05, 0x26, 0x06) => copy(&[samples::copy_list()[16..48].repeat(17)], &[]),
+        (0x05, 0x26, 0x07) => copy(&[changed(16, 0, 0xE0)], &[]),
+        (0x05, 0x26, 0x08) => copy(&[], &[samples::copy_list()[48..].repeat(17)]),
+        (0x05, 0x26, 0x09) => copy(&[], &[changed(48, 0, 0x01)]),
+        (0x05, 0x26, 0x0B) => {
+            let mut inline = samples::copy_list();
+            inline[15] = 1;
+            let (cdb, data) = samples::copy(&inline);
+            run(&Kind::CopyOffload.nexus(), &cdb, &data)
+        }
+        (0x0A, 0x00, 0x00) => copy(&[changed(16, 0, 0xE4)], &[changed(48, 12, 0x7F)]),
+        (0x0A, 0x08, 0x04) => copy(&[changed(16, 0, 0xE4)], &[changed(48, 5, 9)]),
+        (0x0A, 0x0D, 0x02) => copy(&[changed(16, 1, 0x20)], &[changed(48, 0, 0x02)]),
         (0x07, 0x27, 0x00) => run(&Kind::ReadOnly.nexus(), &write_10(0, 1), &[0; 512]),
         (0x07, 0x27, 0x02) => {
             let nexus = thin();
@@ -77,6 +90,25 @@ pub fn provoke(code: Sense) -> Option<Sense> {
         _ => return None,
     };
     Some(sense(&response))
+}
+
+/// The descriptor at this place of the samples' copy, with one byte changed.
+fn changed(from: usize, at: usize, byte: u8) -> Vec<u8> {
+    let list = samples::copy_list();
+    let mut descriptor = list[from..if from == 16 { 48 } else { list.len() }].to_vec();
+    descriptor[at] = byte;
+    descriptor
+}
+
+/// EXTENDED COPY with these CSCD and segment descriptors.
+fn copy(targets: &[Vec<u8>], segments: &[Vec<u8>]) -> Response {
+    let (targets, segments) = (targets.concat(), segments.concat());
+    let mut list = samples::copy_list();
+    list.truncate(16);
+    list[2..4].copy_from_slice(&(targets.len() as u16).to_be_bytes());
+    list[8..12].copy_from_slice(&(segments.len() as u32).to_be_bytes());
+    let (cdb, data) = samples::copy(&[list, targets, segments].concat());
+    run(&Kind::CopyOffload.nexus(), &cdb, &data)
 }
 
 /// A read while the writes of SANITIZE stand at a gate.

@@ -1,6 +1,7 @@
 //! One CDB for each command, with nothing in it that could be refused.
 
-use crate::scsi_support::{cdb_10, cdb_12, cdb_16, unmap_cdb, unmap_list};
+use crate::scsi_support::{cdb_10, cdb_12, cdb_16, good, unmap_cdb, unmap_list};
+use crate::units::Kind;
 
 /// A CDB and its data.
 pub type Sent = (Vec<u8>, Vec<u8>);
@@ -58,6 +59,17 @@ pub fn sample(opcode: u8, service_action: Option<u8>, block_bytes: u32) -> Optio
         (0x5A, None) => (vec![opcode, 0, 0x3F, 0, 0, 0, 0, 0, 252, 0], vec![]),
         (0x5E, Some(action @ 0x00..=0x03)) => (vec![opcode, action, 0, 0, 0, 0, 0, 0, 252, 0], vec![]),
         (0x5F, Some(action)) => return persistent_out(action),
+        (0x83, Some(0x00)) => copy(&copy_list()),
+        (0x84, Some(action @ (0x00 | 0x03))) => {
+            let mut cdb = cdb_16(opcode, action, 0, 252);
+            cdb[2] = LIST_ID;
+            let before = if action == 0x00 { vec![copy(&copy_list())] } else { vec![] };
+            return Some(Sample {
+                before,
+                cdb: cdb.into(),
+                data: vec![],
+            });
+        }
         (0x88 | 0x8F | 0x90 | 0x91, None) => (cdb_16(opcode, 0, 0, 1).into(), vec![]),
         (0x8A | 0x8B | 0x8E | 0x93, None) => (cdb_16(opcode, 0, 0, 1).into(), block),
         // A fresh medium is zeroes.
@@ -80,6 +92,29 @@ pub fn sample(opcode: u8, service_action: Option<u8>, block_bytes: u32) -> Optio
         _ => return None,
     };
     Some(Sample { before: Vec::new(), cdb, data })
+}
+
+/// LIST IDENTIFIER of the samples' copies.
+const LIST_ID: u8 = 7;
+
+/// EXTENDED COPY (LID1) with this parameter list (SPC-4 6.4).
+pub fn copy(list: &[u8]) -> Sent {
+    (cdb_16(0x83, 0, 0, list.len() as u32).into(), list.into())
+}
+
+/// The list of [`copy`]: block 1 of a LUN to its block 0. One CSCD descriptor at 16, one segment descriptor at 48.
+pub fn copy_list() -> Vec<u8> {
+    // The NAA designator of VPD page 83.
+    let page = good(&Kind::CopyOffload.nexus(), &[0x12, 0x01, 0x83, 0, 255, 0], &[]);
+    assert_eq!(page[4..8], [0x01, 0x03, 0x00, 0x08], "the first designator");
+    let mut list = vec![0; 16 + 32 + 28];
+    list[0] = LIST_ID;
+    (list[3], list[11]) = (32, 28);
+    list[16] = 0xE4;
+    list[20..32].copy_from_slice(&page[4..16]);
+    list[44..48].copy_from_slice(&512_u32.to_be_bytes());
+    (list[48], list[51], list[59], list[67]) = (0x02, 24, 1, 1);
+    list
 }
 
 fn persistent_out(action: u8) -> Option<Sample> {

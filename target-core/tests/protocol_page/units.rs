@@ -57,6 +57,10 @@ impl Kind {
         !matches!(self, Self::ReadOnly | Self::ReadOnlyMedium)
     }
 
+    fn copies(self) -> bool {
+        matches!(self, Self::CopyOffload | Self::Removable)
+    }
+
     pub fn unit(self) -> Arc<LogicalUnit> {
         let size_bytes = BLOCKS * u64::from(self.block_bytes());
         let memory = MemoryMedium::new(size_bytes, self.block_bytes()).expect("small enough");
@@ -65,7 +69,7 @@ impl Kind {
             read_only: self == Self::ReadOnly,
             medium: MediumOptions {
                 removable: self == Self::Removable,
-                copy_offload: self == Self::CopyOffload,
+                copy_offload: self.copies(),
                 threshold_percent: Some(THRESHOLD_PERCENT),
             },
         };
@@ -128,7 +132,7 @@ impl Offered {
             "thin, writable" => |kind| !matches!(kind, Kind::Thick | Kind::ReadOnlyMedium),
             "atomic" => |kind| kind != Kind::CopyOnWrite,
             "removable" => |kind| kind == Kind::Removable,
-            "copy offload" => |kind| kind == Kind::CopyOffload,
+            "copy offload" => Kind::copies,
             _ => return None,
         };
         Some(Self {
