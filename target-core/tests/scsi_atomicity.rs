@@ -120,3 +120,34 @@ fn a_plain_write_is_never_lost_to_a_compare_and_write() {
     });
     assert_eq!(block(&disk)[1], STAMPS);
 }
+
+/// A write that may not wait can stop half-way. Until it has been made again nobody compares with half of it; and if
+/// it never is, because it was aborted, nobody waits for it.
+#[test]
+fn half_a_write_is_not_compared_with() {
+    let gate = Gate::new(64);
+    let disk = nexus(Arc::clone(&gate) as Arc<dyn Medium>);
+    let cancel = AtomicBool::new(false);
+    let compare = |old, new| run(&disk, &compare_and_write_cdb(0, 2), &swap(old, new)).status;
+    for aborted in [false, true] {
+        good(&disk, &write_10(0, 2), &[0; 1024]);
+        let write = execution(&disk, &write_10(0, 2));
+        gate.shut();
+        assert_eq!(write.run(&[3; 1024], Wait::Never, &cancel), Err(WouldBlock));
+        gate.open();
+        assert_eq!(
+            good(&disk, &read_10(0, 2), &[]),
+            [[3; 512], [0; 512]].concat(),
+            "half of it"
+        );
+        assert_eq!(compare(3, 4), Status::Busy, "neither equal nor different");
+        if aborted {
+            drop(write);
+            assert_eq!(compare(3, 4), Status::CheckCondition);
+        } else {
+            let response = write.run(&[3; 1024], Wait::Allowed, &cancel).unwrap();
+            assert_eq!(response.status, Status::Good);
+            assert_eq!(compare(3, 4), Status::Good);
+        }
+    }
+}
