@@ -353,7 +353,7 @@ pub(super) fn lun_table(targets: &[TargetInfo]) {
             lun.size_bytes.map_or_else(|| "-".to_owned(), show::bytes),
             lun.path.clone().unwrap_or_else(|| lun.medium.clone()),
             if what.is_empty() {
-                "-".to_owned()
+                "online".to_owned()
             } else {
                 what.join(", ")
             },
@@ -368,7 +368,7 @@ pub(super) fn lun_table(targets: &[TargetInfo]) {
         say!("no LUNs: farlun lun create TARGET --file /path --size 80GiB");
         return;
     }
-    show::table(["TARGET", "LUN", "SIZE", "MEDIUM", "", "HELD BY"], &rows);
+    show::table(["TARGET", "LUN", "SIZE", "MEDIUM", "STATE", "HELD BY"], &rows);
 }
 
 fn one(target: &str, lun: &LunInfo) {

@@ -77,7 +77,10 @@ fn status(engine: &Engine) -> Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         uptime_s: engine.started().elapsed().as_secs(),
-        configuration: view.file.as_ref().map(|file| file.display().to_string()),
+        configuration: view.file.as_ref().map(|file| {
+            let whole = std::path::absolute(file);
+            whole.as_ref().unwrap_or(file).display().to_string()
+        }),
         temporary_changes: view.temporary,
         portals: portals.collect(),
         tunnel_socket: plan.tunnel.as_ref().map(|tunnel| tunnel.socket.display().to_string()),
@@ -277,6 +280,8 @@ fn rescan(engine: &Engine, name: &str, lun: u16, force: bool) -> Result<Applied,
         });
     }
     tokio::task::block_in_place(|| unit.resize(new)).map_err(Refusal::failed)?;
-    applied.changes.push(format!("~ LUN {lun} of {name}: {old} to {shown}"));
+    let change = format!("~ LUN {lun} of {name}: {old} to {shown}");
+    tracing::info!("{change}");
+    applied.changes.push(change);
     Ok(applied)
 }

@@ -1,6 +1,8 @@
 //! A daemon of the command, and what it is told. Each test file uses a part of this.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod place;
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
