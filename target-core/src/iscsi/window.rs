@@ -207,3 +207,61 @@ impl Window {
         self.reserved.as_mut().map(|reserved| reserved.split(self.slot_bytes))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::iscsi::budget::Budget;
+
+    /// Uses a window at full width, so that it grows to its depth, and leaves it idle.
+    fn busy_then_idle(share: &Share, now: Instant) -> Window {
+        let mut window = Window::new(Serial(1), 256, 100);
+        for _ in 0..10 {
+            window.open(share, 0);
+            while !window.is_shut() {
+                window.advance(now, true);
+            }
+        }
+        window.open(share, 0);
+        window
+    }
+
+    #[test]
+    fn an_idle_window_gives_its_memory_back_and_keeps_its_width() {
+        let budget = Budget::new(100_000, 0);
+        let share = Share::new(&budget.window);
+        let now = Instant::now();
+        let mut window = busy_then_idle(&share, now);
+        assert_eq!((window.open_slots, share.used_bytes()), (256, 25_600));
+        let max_cmd_sn = window.max_cmd_sn();
+        window.timeout(now + Duration::from_millis(IDLE_MS - 1), 0);
+        assert_eq!(share.used_bytes(), 25_600);
+        window.timeout(now + Duration::from_millis(IDLE_MS), 0);
+        assert_eq!(share.used_bytes(), 100 * INITIAL_SLOTS as usize);
+        assert_eq!((window.max_cmd_sn(), window.next_timeout()), (max_cmd_sn, None));
+        // Used again, every slot gets its memory in turn.
+        for _ in 0..256 {
+            assert!(window.is_backed(&share, 1));
+            assert!(window.advance(now, true).is_some());
+        }
+        assert_eq!(window.bare_slots, 0);
+    }
+
+    #[test]
+    fn without_memory_only_commands_that_bring_none_are_let_in() {
+        let budget = Budget::new(100_000, 0);
+        let (share, other) = (Share::new(&budget.window), Share::new(&budget.window));
+        let now = Instant::now();
+        let mut window = busy_then_idle(&share, now);
+        window.timeout(now + Duration::from_millis(IDLE_MS), 3);
+        let _all = other
+            .try_reserve_part(100_000 - share.used_bytes(), 1)
+            .expect("the rest");
+        let kept: Vec<_> = (0..INITIAL_SLOTS).map(|_| window.advance(now, true)).collect();
+        assert!(kept.iter().all(Option::is_some), "what it kept");
+        assert!(!window.is_backed(&share, 1));
+        assert!(window.advance(now, false).is_none());
+        drop(kept);
+        assert!(window.is_backed(&share, 1), "there is some again");
+    }
+}

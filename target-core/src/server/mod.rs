@@ -32,6 +32,9 @@ const CLOSE_WAIT_MS: u64 = 2_000;
 /// How long a portal rests after `accept` failed, for want of file descriptors perhaps, in milliseconds.
 const ACCEPT_RETRY_MS: u64 = 100;
 
+/// Bytes that the kernel takes ahead of what it has sent: what goes ahead of bulk data cannot go ahead of these.
+const NOT_SENT_MAX_BYTES: u32 = 256 * 1024;
+
 /// A connection's task.
 type BoxFuture = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -117,6 +120,10 @@ impl Server {
     }
 
     async fn serve_tcp(self, stream: TcpStream, portal: Portal, peer: SocketAddr) {
+        // Not vital: without it an answer may wait behind what fills the socket's buffer.
+        if let Err(error) = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(NOT_SENT_MAX_BYTES) {
+            tracing::debug!(%peer, %error, "cannot bound what waits in the socket");
+        }
         match stream.set_nodelay(true).and_then(|()| stream.local_addr()) {
             Ok(local) => {
                 let origin = Origin {
