@@ -9,7 +9,7 @@ use crate::page::{Sense, show};
 use crate::provoke::write_protect;
 use crate::samples::{self, EJECT, LOAD, REGISTRANTS_ONLY};
 use crate::scsi_support::{LUN0, device, good, run, sense};
-use crate::senses::rows;
+use crate::senses::{Given, rows};
 use crate::units::{self, BLOCKS, Kind};
 
 pub const ATTENTIONS: &str = "Unit attentions";
@@ -36,6 +36,7 @@ fn establish(code: Sense) -> Option<Sense> {
         (0x29, 0x02) => drop(other.reset_target()),
         (0x29, 0x03) => drop(other.reset_lun(LUN0)),
         (0x2A, 0x01) => write_protect(&other),
+        (0x2A, 0x02) => drop(good(&other, &[0x4C, 0x02, 0x40, 0, 0, 0, 0, 0, 0, 0], &[])),
         (0x2A, 0x03) => {
             register_both(&nexus, &other);
             persistent_out(&other, CLEAR, &samples::reserve(REGISTRANTS_ONLY).1);
@@ -75,7 +76,7 @@ fn establish(code: Sense) -> Option<Sense> {
 fn every_unit_attention_is_established_as_the_page_says() {
     for (row, code, given) in rows(ATTENTIONS, |row| row.sense(0)) {
         let came = establish(code);
-        if came != given.then_some(code) {
+        if came != (given == Given::Yes).then_some(code) {
             row.fail(&format!("established: {}", came.map_or("nothing".to_owned(), show)));
         }
     }

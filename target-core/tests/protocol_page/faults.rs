@@ -14,6 +14,8 @@ use crate::units::{self, BLOCKS};
 pub enum Fault {
     Broken,
     Full,
+    /// Writes stop half-way.
+    Half,
 }
 
 impl Fault {
@@ -21,6 +23,7 @@ impl Fault {
         match self {
             Self::Broken => std::io::Error::from_raw_os_error(5).into(),
             Self::Full => MediumError::NoSpace,
+            Self::Half => MediumError::PartlyWritten,
         }
     }
 }

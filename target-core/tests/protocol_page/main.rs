@@ -22,6 +22,7 @@ mod samples;
 #[path = "../scsi_support/mod.rs"]
 mod scsi_support;
 mod senses;
+mod source;
 #[path = "../support/mod.rs"]
 mod support;
 mod unasked;

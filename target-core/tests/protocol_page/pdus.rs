@@ -10,6 +10,7 @@ use iscsi_pdu::{
 use target_core::iscsi::Limits;
 
 use crate::page::{self, Row, show};
+use crate::source;
 use crate::support::{Answer, Direction, INITIATOR, Wire, answers, login_request, node, read10, text, write10};
 use crate::unasked;
 
@@ -412,7 +413,12 @@ fn rejects_have_the_reasons_on_the_page() {
             _ => None,
         }));
     }
-    given.insert(RejectReason::CommandNotSupported.code());
+    // What the source uses must have been provoked, too.
+    for name in source::names("RejectReason::", &[]) {
+        let reason = RejectReason::ALL.iter().find(|reason| format!("{reason:?}") == name);
+        let reason = reason.unwrap_or_else(|| panic!("no reason is called {name}"));
+        assert!(given.contains(&reason.code()), "nobody knows how to provoke {name}");
+    }
     let rows = page::table(REASONS, &["Reason", "Name", "Given", "When"]).rows;
     let all: BTreeSet<u8> = RejectReason::ALL.iter().map(|reason| reason.code()).collect();
     assert_eq!(rows.iter().map(|row| row.hex(0)).collect::<BTreeSet<u8>>(), all);

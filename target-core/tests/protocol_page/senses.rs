@@ -2,13 +2,18 @@
 //! page.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::AtomicBool;
 
+use target_core::lun::Wait;
 use target_core::scsi::Status;
 
 use crate::attentions::ATTENTIONS;
+use crate::faults::{Fault, broken};
 use crate::page::{self, Row, show};
 use crate::provoke::provoke;
-use crate::scsi_support::{good, read_10, run};
+use crate::samples::{self, REGISTRANTS_ONLY};
+use crate::scsi_support::{cdb_16, execution, finish, good, read_10, run, write_10};
+use crate::source;
 use crate::units::{self, Kind};
 
 pub const STATUSES: &str = "Status codes";
@@ -16,50 +21,36 @@ pub const SENSES: &str = "Sense codes";
 
 const COLUMNS: [&str; 4] = ["Code", "Name", "Given", "When"];
 
+/// Whether a code is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Given {
+    Yes,
+    No,
+    /// Only if something of ours is broken, which no test can bring about.
+    Faults,
+}
+
+impl Given {
+    pub fn read(row: &Row, at: usize) -> Self {
+        match row.cell(at) {
+            "yes" => Self::Yes,
+            "no" => Self::No,
+            "faults only" => Self::Faults,
+            _ => row.fail("neither yes nor no nor faults only"),
+        }
+    }
+}
+
 /// The rows of a table of codes, each with whether it is given.
-pub fn rows<T: Ord>(heading: &str, code: impl Fn(&Row) -> T) -> Vec<(Row, T, bool)> {
-    let rows: Vec<(Row, T, bool)> = page::table(heading, &COLUMNS)
-        .rows
-        .into_iter()
-        .map(|row| {
-            let given = match row.cell(2) {
-                "yes" => true,
-                "no" => false,
-                _ => row.fail("neither yes nor no"),
-            };
-            (row.clone(), code(&row), given)
-        })
-        .collect();
-    rows
+pub fn rows<T: Ord>(heading: &str, code: impl Fn(&Row) -> T) -> Vec<(Row, T, Given)> {
+    let rows = page::table(heading, &COLUMNS).rows;
+    rows.into_iter()
+        .map(|row| (row.clone(), code(&row), Given::read(&row, 2)))
+        .collect()
 }
 
-fn in_order<T: Ord>(heading: &str, rows: &[(Row, T, bool)]) {
+fn in_order<T: Ord>(heading: &str, rows: &[(Row, T, Given)]) {
     assert!(rows.is_sorted_by(|a, b| a.1 < b.1), "{heading}: in order, each once");
-}
-
-/// Every status byte that the code knows.
-fn known_statuses() -> BTreeSet<u8> {
-    // The match fails to compile when a variant is added.
-    let of = |status: Status| match status {
-        Status::Good
-        | Status::CheckCondition
-        | Status::ConditionMet
-        | Status::Busy
-        | Status::ReservationConflict
-        | Status::TaskSetFull
-        | Status::TaskAborted => status as u8,
-    };
-    [
-        Status::Good,
-        Status::CheckCondition,
-        Status::ConditionMet,
-        Status::Busy,
-        Status::ReservationConflict,
-        Status::TaskSetFull,
-        Status::TaskAborted,
-    ]
-    .map(of)
-    .into()
 }
 
 /// Provokes a status; `None` where nobody knows how.
@@ -73,6 +64,27 @@ fn provoke_status(status: u8) -> Option<Status> {
             good(&other, &[0x16, 0, 0, 0, 0, 0], &[]);
             run(&nexus, &read_10(0, 1), &[])
         }
+        // COMPARE AND WRITE where a write has stopped half-way.
+        0x08 => {
+            let nexus = broken(Fault::Half);
+            let half = execution(&nexus, &write_10(0, 1));
+            assert!(half.run(&[1; 512], Wait::Never, &AtomicBool::new(false)).is_err());
+            let mut compare = cdb_16(0x89, 0, 0, 0);
+            compare[13] = 1;
+            run(&nexus, &compare, &[0; 1024])
+        }
+        // A write that another initiator preempts and aborts.
+        0x40 => {
+            let (register, list) = samples::register();
+            for registrant in [&nexus, &other] {
+                good(registrant, &register, &list);
+            }
+            let write = execution(&nexus, &write_10(0, 1));
+            let mut list = samples::reserve(REGISTRANTS_ONLY).1;
+            list.copy_within(..8, 8);
+            good(&other, &[0x5F, 0x05, REGISTRANTS_ONLY, 0, 0, 0, 0, 0, 24, 0], &list);
+            finish(&write, &[1; 512])
+        }
         _ => return None,
     };
     Some(response.status)
@@ -84,17 +96,34 @@ fn every_status_is_given_as_the_page_says() {
     in_order(STATUSES, &rows);
     for (row, code, given) in &rows {
         match provoke_status(*code) {
-            Some(status) if *given && status as u8 == *code => {}
-            None if !given => {}
+            Some(status) if *given == Given::Yes && status as u8 == *code => {}
+            None if *given != Given::Yes => {}
             other => row.fail(&format!("provoked: {other:?}")),
         }
     }
-    let on_page: BTreeSet<u8> = rows.iter().map(|row| row.1).collect();
-    assert!(
-        on_page.is_superset(&known_statuses()),
-        "not all of {:02X?} are on the page",
-        known_statuses()
-    );
+    for name in source::names("Status::", &["scsi/mod.rs"]) {
+        let code = status(&name) as u8;
+        let row = rows.iter().find(|row| row.1 == code);
+        assert!(
+            row.is_some_and(|row| row.2 != Given::No),
+            "{name} is given, says the source"
+        );
+    }
+}
+
+/// The status of this name.
+fn status(name: &str) -> Status {
+    let all = [
+        Status::Good,
+        Status::CheckCondition,
+        Status::ConditionMet,
+        Status::Busy,
+        Status::ReservationConflict,
+        Status::TaskSetFull,
+        Status::TaskAborted,
+    ];
+    let found = all.into_iter().find(|status| format!("{status:?}") == name);
+    found.unwrap_or_else(|| panic!("no status is called {name}"))
 }
 
 #[test]
@@ -103,7 +132,7 @@ fn every_sense_code_is_given_as_the_page_says() {
     in_order(SENSES, &rows);
     for (row, code, given) in &rows {
         let came = provoke(*code);
-        let expected = given.then_some(*code);
+        let expected = (*given == Given::Yes).then_some(*code);
         if came != expected {
             row.fail(&format!("provoked: {}", came.map_or("nothing".to_owned(), show)));
         }
@@ -111,27 +140,7 @@ fn every_sense_code_is_given_as_the_page_says() {
 }
 
 /// Where the code has sense codes, as pairs of two hex numbers.
-const SOURCES: [(&str, &str); 3] = [
-    ("sense.rs", include_str!("../../src/scsi/sense.rs")),
-    ("attention.rs", include_str!("../../src/scsi/attention.rs")),
-    (
-        "full_feature/mod.rs",
-        include_str!("../../src/iscsi/full_feature/mod.rs"),
-    ),
-];
-
-/// `(0x24, 0x00)` and the like.
-fn pairs(source: &str) -> BTreeSet<(u8, u8)> {
-    let number = |text: &str| u8::from_str_radix(text.trim().strip_prefix("0x")?, 16).ok();
-    source
-        .split('(')
-        .skip(1)
-        .filter_map(|behind| {
-            let (first, second) = behind.split_once(')')?.0.split_once(',')?;
-            Some((number(first)?, number(second)?))
-        })
-        .collect()
-}
+const SOURCES: [&str; 3] = ["scsi/sense.rs", "scsi/attention.rs", "iscsi/full_feature/mod.rs"];
 
 #[test]
 fn every_sense_code_in_the_source_is_on_the_page() {
@@ -144,14 +153,48 @@ fn every_sense_code_in_the_source_is_on_the_page() {
             .iter()
             .map(|row| (row.1.1, row.1.2)),
     );
-    for (name, source) in SOURCES {
-        let there = pairs(source);
-        assert!(there.len() > 2, "{name}: the codes are written in another way now");
+    for file in SOURCES {
+        let source = source::text(file);
+        let there: BTreeSet<(u8, u8)> = source.split('(').skip(1).filter_map(source::pair).collect();
+        assert!(there.len() > 2, "{file}: the codes are written in another way now");
         for (code, qualifier) in there {
             assert!(
                 on_page.contains(&(code, qualifier)),
-                "{name}: {code:02X}/{qualifier:02X} is not on the page"
+                "{file}: {code:02X}/{qualifier:02X} is not on the page"
             );
         }
+    }
+}
+
+/// A code that is used somewhere is not one that is never given.
+#[test]
+fn what_the_source_uses_is_given() {
+    let senses = rows(SENSES, |row| row.sense(0));
+    let definitions = source::text("scsi/sense.rs");
+    for name in source::names("Sense::", &["scsi/sense.rs"]) {
+        // The constants; functions such as `cdb_field` have their codes in their bodies.
+        let Some(code) = source::pair_behind(&definitions, &format!("const {name}: Self")) else {
+            assert!(
+                name.chars().any(char::is_lowercase),
+                "{name} is defined in another way now"
+            );
+            continue;
+        };
+        let row = senses
+            .iter()
+            .find(|row| (row.1.1, row.1.2) == code && row.2 != Given::No);
+        assert!(row.is_some(), "{name} is used, and on the page never given");
+    }
+    let attentions = rows(ATTENTIONS, |row| row.sense(0));
+    let definitions = source::text("scsi/attention.rs");
+    for name in source::names("Attention::", &["scsi/attention.rs"]) {
+        if name.starts_with(char::is_lowercase) {
+            continue;
+        }
+        let code = source::pair_behind(&definitions, &format!("Self::{name} => ")).expect("a definition");
+        let row = attentions
+            .iter()
+            .find(|row| (row.1.1, row.1.2) == code && row.2 != Given::No);
+        assert!(row.is_some(), "{name} is used, and on the page never given");
     }
 }
