@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use initiator::{Lun, Session};
+use initiator::{Lun, Session, Transfer};
 use rustix::process::Signal;
 use tokio::net::TcpStream;
 
@@ -279,5 +279,36 @@ async fn limits_shape_and_can_change_while_they_do() {
     place.says(0, &["target", "set", DISK, "--session-bytes-per-second-max", "0"]);
     let free = writes(100).await;
     assert!(free < slow / 2, "{free:?} after {slow:?}");
+    session.logout().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reservations_that_are_to_survive_a_restart_do() {
+    let mut place = Place::new("");
+    let lun = Lun::from_number(0);
+    let mut session = place.log_in(DISK, HOME).await.unwrap();
+    // PERSISTENT RESERVE OUT, REGISTER (SPC-5 6.16): the new key at 8, APTPL in byte 20.
+    let mut list = [0_u8; 24];
+    list[8..16].copy_from_slice(b"ours1234");
+    list[20] = 0x01;
+    let register: [u8; 16] = [0x5f, 0x00, 0, 0, 0, 0, 0, 0, 24, 0, 0, 0, 0, 0, 0, 0];
+    let transfer = || Transfer::Out(list.to_vec().into());
+    // The first may meet a unit attention.
+    let mut outcome = session.scsi(lun, register, transfer()).await.unwrap();
+    if outcome.status != 0 {
+        outcome = session.scsi(lun, register, transfer()).await.unwrap();
+    }
+    assert_eq!(outcome.status, 0, "{outcome:?}");
+    session.logout().await.unwrap();
+    assert_eq!(place.server.take().unwrap().stop(Signal::TERM).0, Some(0));
+    let place = place.started();
+    let mut session = place.log_in(DISK, HOME).await.unwrap();
+    // PERSISTENT RESERVE IN, READ KEYS (SPC-5 6.15.2).
+    let read_keys: [u8; 16] = [0x5e, 0x00, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut outcome = session.scsi(lun, read_keys, Transfer::In(256)).await.unwrap();
+    if outcome.status != 0 {
+        outcome = session.scsi(lun, read_keys, Transfer::In(256)).await.unwrap();
+    }
+    assert_eq!(outcome.data.get(8..16), Some(&b"ours1234"[..]), "{outcome:?}");
     session.logout().await.unwrap();
 }
