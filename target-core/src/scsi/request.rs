@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::Status;
+use super::execute::Action;
 use super::nexus::Nexus;
 use super::path::Path;
-use super::execute::Action;
 use super::sense::Sense;
 use super::unit::LogicalUnit;
 
