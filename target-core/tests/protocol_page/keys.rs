@@ -50,6 +50,9 @@ fn login(row: &Row, stage: Stage, session_type: &str) -> String {
         keys.push(("TargetName", TARGET));
     }
     keys.retain(|(name, _)| *name != key);
+    // `262144 (MaxBurstLength=65536)`: another key comes with it.
+    let (offered, with) = offered.split_once(" (").unwrap_or((offered, ""));
+    keys.extend(with.strip_suffix(')').and_then(|pair| pair.split_once('=')));
     if offered != NOTHING {
         keys.push((key, offered));
     }
