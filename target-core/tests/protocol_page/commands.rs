@@ -31,6 +31,8 @@ const REFUSED_COLUMNS: [&str; 5] = ["Op", "SA", "Command", "Sense", "Why"];
 
 const INVALID_OPCODE: Sense = (0x05, 0x20, 0x00);
 const INVALID_FIELD: Sense = (0x05, 0x24, 0x00);
+/// Sense key specific bytes: SKSV, C/D, BPV, and bit 4 of byte 1 (SPC-5 4.4.2.4.2).
+const SERVICE_ACTION_POINTER: [u8; 3] = [0xCC, 0, 1];
 /// VARIABLE LENGTH CDB (SPC-5 4.2.3): the service action is in bytes 8 and 9.
 const VARIABLE_LENGTH: u8 = 0x7F;
 
@@ -285,6 +287,10 @@ fn what_is_not_on_the_page_is_refused_as_it_says() {
                 (cdb[7], cdb[9]) = (0x18, action);
             }
             let response = run(&nexus, &cdb, &[]);
+            if expected == INVALID_FIELD {
+                let pointer = response.sense.get(15..).unwrap_or_default();
+                assert_eq!(pointer, SERVICE_ACTION_POINTER, "{kind:?}, {opcode:02X}/{action:02X}");
+            }
             match named {
                 Some((row, _)) => ended(row, kind, &response, Some(expected)),
                 None => assert_eq!(sense(&response), expected, "{kind:?}, {opcode:02X}/{action:02X}"),
