@@ -312,3 +312,49 @@ async fn reservations_that_are_to_survive_a_restart_do() {
     assert_eq!(outcome.data.get(8..16), Some(&b"ours1234"[..]), "{outcome:?}");
     session.logout().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lun_that_comes_with_rules_is_never_seen_without_them() {
+    let place = Place::new("");
+    let mut session = place.log_in(DISK, HOME).await.unwrap();
+    let text = place.text();
+    let rule = |who: &str| {
+        let lun = format!(
+            "  [[target.lun]]\n  lun = 1\n  memory = \"1MiB\"\n  [[target.lun.allow]]\n  initiators = [\"{who}\"]\n"
+        );
+        text.replacen(
+            "\n[[target]]\nname = \"iqn.2026-11.com.example:other\"",
+            &format!("\n{lun}\n[[target]]\nname = \"{OTHER}\""),
+            1,
+        )
+    };
+    let (mine, others) = (rule(HOME), rule("*:elsewhere"));
+    assert_ne!(mine, text);
+    let stop = Arc::new(AtomicBool::new(false));
+    let watching = Arc::clone(&stop);
+    let watch = tokio::spawn(async move {
+        let mut seen = 0;
+        while !watching.load(Ordering::Relaxed) {
+            seen += usize::from(session.report_luns().await.unwrap().len() > 1);
+        }
+        (session, seen)
+    });
+    for _ in 0..10 {
+        place.write(&others);
+        place.says(0, &["reload"]);
+        place.write(&text);
+        place.says(0, &["reload", "--force"]);
+    }
+    stop.store(true, Ordering::Relaxed);
+    let (mut session, seen) = watch.await.unwrap();
+    assert_eq!(seen, 0, "it is for others");
+    place.write(&mine);
+    place.says(0, &["reload"]);
+    assert_eq!(session.report_luns().await.unwrap().len(), 2);
+    // A rule that changes is at stake for those who lose by it.
+    place.write(&others);
+    has(&place.says(4, &["reload"]), &[HOME, "loses LUN 1"]);
+    place.says(0, &["reload", "--force"]);
+    assert_eq!(session.report_luns().await.unwrap().len(), 1);
+    session.logout().await.unwrap();
+}

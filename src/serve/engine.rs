@@ -3,6 +3,7 @@
 
 mod commit;
 mod prepare;
+mod rules;
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};

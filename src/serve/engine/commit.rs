@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use target_core::iscsi::node::Target;
+use target_core::iscsi::policy::Credentials;
 use target_core::scsi::{Device, Removal};
 use tokio::time::Instant;
 
 use super::prepare::{Key, Prepared};
+use super::rules::Rules;
 use super::{Engine, Serving};
 use crate::config::{LunPlan, PortalPlan, TargetPlan};
 use crate::serve::diff::{Change, Desired};
@@ -34,6 +36,8 @@ enum Undo {
     Listen(PortalPlan),
     Unlisten(PortalPlan),
     Offline { target: String, lun: u16 },
+    Rules { target: Arc<Target>, before: Rules },
+    Discovery(Arc<Option<Credentials>>),
 }
 
 /// A commit on its way.
@@ -63,7 +67,7 @@ impl<'a> Commit<'a> {
     /// # Errors
     /// What did not work, and what of it remains.
     pub(super) async fn run(mut self, changes: &[Change]) -> anyhow::Result<Vec<String>> {
-        for step in [Step::Refusable, Step::Leave, Step::Come] {
+        for step in [Step::Refusable, Step::Leave, Step::Rule, Step::Come] {
             for change in changes {
                 if let Err(error) = self.carry_out(step, change).await {
                     let error = error.context(format!("{change}"));
@@ -120,6 +124,18 @@ impl<'a> Commit<'a> {
                 self.left(target, old, removal).await;
             }
             (Step::Leave, Change::RemoveTarget(plan)) => self.remove_target(plan).await?,
+            (Step::Rule, Change::SetTarget { target: plan, .. }) => {
+                let target = self.engine.node().target(&plan.name);
+                let target = target.ok_or_else(|| anyhow!("it is not there"))?;
+                let before = Rules::of(&target);
+                self.engine.set_target(&target, plan, self.new);
+                self.undo.push(Undo::Rules { target, before });
+            }
+            (Step::Rule, Change::Discovery) => {
+                let before = self.engine.node().discovery_credentials();
+                self.undo.push(Undo::Discovery(before));
+                self.engine.set_discovery(self.new);
+            }
             (Step::Come, Change::AddTarget(plan)) => {
                 let target = Target::new(&plan.name, plan.alias.clone(), Device::new(Default::default()));
                 // Before anybody can log in.
@@ -159,17 +175,11 @@ impl<'a> Commit<'a> {
     async fn settle(&mut self, change: &Change) {
         let node = self.engine.node();
         match change {
-            Change::SetTarget { target: plan, .. } => {
-                if let Some(target) = node.target(&plan.name) {
-                    self.engine.set_target(&target, plan, self.new);
-                }
-            }
             Change::SetLun { target, new, .. } => {
                 if let Some(unit) = node.target(target).and_then(|target| target.device.unit(new.lun)) {
                     self.engine.set_unit(&unit, new);
                 }
             }
-            Change::Discovery => self.engine.set_discovery(self.new),
             Change::Limits => node.set_limits(self.new.plan.limits.clone()),
             Change::Metrics(_) => {
                 let listener = self.prepared.metrics.take();
@@ -348,6 +358,14 @@ impl<'a> Commit<'a> {
                 Ok(())
             }
             Undo::AddTarget { plan, target } => self.target_back(&plan, &target),
+            Undo::Rules { target, before } => {
+                before.put(&target, &node);
+                Ok(())
+            }
+            Undo::Discovery(before) => {
+                node.set_discovery_credentials(before.as_ref().clone());
+                Ok(())
+            }
             Undo::Listen(portal) => {
                 let listener = portals::listen(portal.address);
                 let listener = listener.map_err(|error| portals::explain(portal.address, &error))?;
@@ -364,10 +382,7 @@ impl<'a> Commit<'a> {
     /// A target that was taken out is retired for good: another one takes its place.
     fn target_back(&mut self, plan: &TargetPlan, old: &Target) -> Result<(), String> {
         let target = Target::new(&plan.name, plan.alias.clone(), Device::new(Default::default()));
-        target.set_policy(old.policy().as_ref().clone());
-        target.set_credentials(old.credentials().as_ref().clone());
-        target.set_session_rate(old.session_rate());
-        target.set_portal_groups(plan.portal_groups.clone(), &self.engine.node().portals());
+        Rules::of(old).put(&target, self.engine.node());
         let added = self.engine.node().add_target(target);
         added.map_err(|error| format!("target {} is gone: {error}", plan.name))?;
         let mut failed = Vec::new();
@@ -418,6 +433,8 @@ enum Step {
     Refusable,
     /// What goes, and makes room.
     Leave,
+    /// Who may do what, before there is more to do it to.
+    Rule,
     /// What comes.
     Come,
 }
