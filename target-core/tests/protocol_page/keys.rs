@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use iscsi_pdu::text::{Key, Kind, emit_hex};
 use iscsi_pdu::{LoginRequest, LoginStatus, Lun, RESERVED_TAG, Response, Serial, Stage, TextRequest};
-use target_core::iscsi::{Limits, Node};
+use target_core::iscsi::{Limits, Node, Origin};
 
 use crate::chap_support as chap;
 use crate::page::{self, Row, Table};
-use crate::support::{INITIATOR, TARGET, Wire, login_request, node, pairs, text};
+use crate::support::{INITIATOR, TARGET, Wire, login_request, node, origin, pairs, text};
 
 pub const HEADING: &str = "Text keys";
 
@@ -28,8 +28,9 @@ fn every_offer_gets_its_answer() {
             "CHAP" => chap(&row),
             "operational" => login(&row, Stage::Operational, "Normal"),
             "discovery" => login(&row, Stage::Operational, "Discovery"),
-            "text" => full_feature(&row, "Normal"),
-            "text, discovery" => full_feature(&row, "Discovery"),
+            "text" => full_feature(&row, None),
+            "text, discovery" => full_feature(&row, Some(origin())),
+            "text, forwarded" => full_feature(&row, Some(forwarded())),
             _ => row.fail("no such stage"),
         };
         if answered != row.cell(4) {
@@ -161,17 +162,27 @@ fn chap(row: &Row) -> String {
     }
 }
 
-/// A Text Request with the row's offer.
-fn full_feature(row: &Row, session_type: &str) -> String {
+/// A connection that ends at a loopback address, as one forwarded by SSH does.
+fn forwarded() -> Origin {
+    Origin {
+        local: Some(([127, 0, 0, 1], 13260).into()),
+        peer: "127.0.0.1:50000".to_owned(),
+        ..Origin::default()
+    }
+}
+
+/// A Text Request with the row's offer, in a discovery session of this origin or in a normal one.
+fn full_feature(row: &Row, discovery: Option<Origin>) -> String {
     let node = default_node();
-    let mut wire = if session_type == "Discovery" {
-        let mut wire = Wire::new(&node);
-        let keys = text(&[("InitiatorName", INITIATOR), ("SessionType", "Discovery")]);
-        let (response, _) = wire.login(&login_request(), &keys);
-        assert!(response.status.is_success());
-        wire
-    } else {
-        Wire::logged_in(&node, &[])
+    let mut wire = match discovery {
+        Some(origin) => {
+            let mut wire = Wire::coming_by(&node, origin);
+            let keys = text(&[("InitiatorName", INITIATOR), ("SessionType", "Discovery")]);
+            let (response, _) = wire.login(&login_request(), &keys);
+            assert!(response.status.is_success());
+            wire
+        }
+        None => Wire::logged_in(&node, &[]),
     };
     let request = TextRequest {
         immediate: true,
