@@ -96,9 +96,10 @@ fn command(row: Row) -> Command {
 }
 
 impl Command {
-    /// A kind of LUN that offers it.
+    /// A kind of LUN that offers it and may be written.
     fn kind(&self) -> Kind {
-        let kind = Kind::ALL.into_iter().find(|kind| self.offered.on(*kind));
+        let fits = |kind: &Kind| self.offered.on(*kind) && kind.may_be_written();
+        let kind = Kind::ALL.into_iter().find(fits);
         kind.unwrap_or_else(|| self.row.fail("no LUN offers it"))
     }
 
@@ -130,7 +131,12 @@ fn prepare(nexus: &Nexus, command: &Command, kind: Kind) -> Sample {
     let sample = command.sample(kind);
     if command.offered.on(kind) {
         for (cdb, data) in &sample.before {
-            good(nexus, cdb, data);
+            let response = run(nexus, cdb, data);
+            // Where nothing may be written, a copy is refused, and its result is there all the same.
+            assert!(
+                response.status == Status::Good || !kind.may_be_written(),
+                "{response:02X?}"
+            );
         }
     }
     sample

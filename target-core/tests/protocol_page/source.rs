@@ -57,3 +57,24 @@ pub fn pair(text: &str) -> Option<(u8, u8)> {
     let (first, second) = text.split_once(')')?.0.split_once(',')?;
     Some((number(first)?, number(second)?))
 }
+
+/// The sense key of the constant of this name in `scsi/sense.rs`.
+pub fn sense_key(definitions: &str, name: &str) -> u8 {
+    const ILLEGAL_REQUEST: u8 = 0x05;
+    let definition = definitions
+        .split(&format!("const {name}: Self"))
+        .nth(1)
+        .and_then(|behind| behind.split(';').next())
+        .unwrap_or_else(|| panic!("{name} is defined in another way now"));
+    let Some((_, key)) = definition.split_once("Key::") else {
+        assert!(definition.contains("illegal("), "{name} is defined in another way now");
+        return ILLEGAL_REQUEST;
+    };
+    let key: String = key.chars().take_while(char::is_ascii_alphanumeric).collect();
+    let number = definitions
+        .split(&format!("{key} = 0x"))
+        .nth(1)
+        .and_then(|behind| behind.get(..2));
+    let number = number.and_then(|number| u8::from_str_radix(number, 16).ok());
+    number.unwrap_or_else(|| panic!("the sense key {key} is defined in another way now"))
+}

@@ -58,7 +58,7 @@ impl Kind {
     }
 
     fn copies(self) -> bool {
-        matches!(self, Self::CopyOffload | Self::Removable)
+        matches!(self, Self::CopyOffload | Self::Removable | Self::ReadOnly)
     }
 
     pub fn unit(self) -> Arc<LogicalUnit> {
