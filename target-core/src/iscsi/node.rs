@@ -12,8 +12,8 @@ use super::current::Current;
 pub use super::limits::Limits;
 use super::policy::Credentials;
 use super::portals::Listening;
-pub(super) use super::target::{Guest, Registration};
-pub use super::target::{SessionInfo, SessionKey, Target, TooManySessions, Totals};
+pub(super) use super::target::{Guest, NoEntry, NotTheirs, Registration};
+pub use super::target::{SessionInfo, SessionKey, Target, Totals};
 
 /// An iSCSI node: what all portals of one daemon serve.
 #[derive(Debug)]

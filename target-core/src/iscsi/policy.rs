@@ -17,6 +17,24 @@ pub struct Who {
     pub way: Way,
 }
 
+impl Who {
+    /// Unix name of who opened the tunnel.
+    fn tunnel_user(&self) -> Option<&str> {
+        match &self.way {
+            Way::Tunnel { user } => user.as_deref(),
+            Way::Network => None,
+        }
+    }
+
+    /// Whether this one may end a session of `old` to begin one in its place (RFC 7143 §6.3.5). Names of initiators
+    /// are easily taken: it has to be the same CHAP user, or, where nobody has shown that, who came in by SSH as the
+    /// same one.
+    pub fn may_replace(&self, old: &Who) -> bool {
+        let same_tunnel = old.tunnel_user().is_none() || self.tunnel_user() == old.tunnel_user();
+        self.chap_user == old.chap_user && (self.chap_user.is_some() || same_tunnel)
+    }
+}
+
 /// An iSCSI name, or a pattern for several: `*` stands for any number of characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamePattern(String);
@@ -70,16 +88,12 @@ pub struct Rule {
 impl Rule {
     /// Whether all lists name `who`.
     pub fn matches(&self, who: &Who) -> bool {
-        let tunnel_user = match &who.way {
-            Way::Tunnel { user } => user.as_deref(),
-            Way::Network => None,
-        };
         let named = |list: &[String], name: Option<&str>| {
             list.is_empty() || name.is_some_and(|name| list.iter().any(|listed| listed == name))
         };
         (self.initiators.is_empty() || self.initiators.iter().any(|pattern| pattern.matches(&who.initiator)))
             && named(&self.chap_users, who.chap_user.as_deref())
-            && named(&self.tunnel_users, tunnel_user)
+            && named(&self.tunnel_users, who.tunnel_user())
     }
 }
 

@@ -14,7 +14,7 @@ use super::job::Fence;
 use super::limits::Limits;
 use super::mailbox::{CloseReason, Notice, Sender};
 use super::params::Params;
-use super::policy::{Credentials, Policy, Who};
+use super::policy::{Auth, Credentials, Policy, Who};
 use super::portals::Listening;
 use super::shape::{Rate, Shaper};
 use super::stats::{SessionStats, Snapshot};
@@ -105,7 +105,16 @@ pub struct SessionInfo {
 
 /// Why a session cannot be added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TooManySessions;
+pub(super) enum NoEntry {
+    /// A bound on sessions is reached.
+    TooManySessions,
+    /// The target is not served any more.
+    TargetRemoved,
+}
+
+/// There is a session in the place of the one that is wanted, and it is somebody else's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NotTheirs;
 
 impl Target {
     /// A target without sessions.
@@ -152,13 +161,15 @@ impl Target {
         self.policy.get()
     }
 
-    /// Sets who may do what. It holds for sessions that are there as well: who is not admitted any more is
-    /// dropped.
+    /// Sets who may do what. It holds for sessions that are there as well: who would not be let in any more is
+    /// dropped, be it that the policy asks for CHAP now, and they have not shown to be one of the users there are.
+    /// So [credentials](Self::set_credentials) are to be set before.
     pub fn set_policy(&self, policy: Policy) {
         self.policy.set(policy);
         let policy = self.policy.get();
         for session in self.lock_sessions().values() {
-            let stays = policy.admits(&session.guest.who);
+            let who = &session.guest.who;
+            let stays = policy.admits(who) && self.has_authenticated(who);
             post(
                 &session.mailbox,
                 if stays {
@@ -168,6 +179,12 @@ impl Target {
                 },
             );
         }
+    }
+
+    /// Whether somebody has shown who he is, as far as the target wants to know now.
+    pub(super) fn has_authenticated(&self, who: &Who) -> bool {
+        let is_user = |user: &String| self.credentials.get().users.contains_key(user);
+        self.policy.get().auth == Auth::None || who.chap_user.as_ref().is_some_and(is_user)
     }
 
     /// The secrets that logins are checked by.
@@ -206,19 +223,31 @@ impl Target {
 
     /// Session reinstatement (RFC 7143 §6.3.5): a session with the same key is told to end. Returns whether
     /// the way is free: no such session is left, and no worker is at a command of one.
-    pub(super) fn make_way(&self, key: &SessionKey) -> bool {
+    ///
+    /// # Errors
+    /// Such a session is there, and `who` has not [shown](Who::may_replace) that it is his. It goes on.
+    pub(super) fn make_way(&self, key: &SessionKey, who: &Who) -> Result<bool, NotTheirs> {
         let mut sessions = self.lock_sessions();
         if let Some(old) = sessions.get_mut(key) {
+            if !who.may_replace(&old.guest.who) {
+                return Err(NotTheirs);
+            }
             if !std::mem::replace(&mut old.told_to_go, true) {
                 tracing::info!(target_name = %self.name(), initiator = key.initiator, "session reinstated");
                 self.lock_totals().reinstated += 1;
                 post(&old.mailbox, Notice::Close(CloseReason::Reinstated));
             }
-            return false;
+            return Ok(false);
         }
         let mut departed = self.departed.lock().unwrap_or_else(PoisonError::into_inner);
         departed.retain(|(_, fence)| fence.strong_count() > 0);
-        !departed.iter().any(|(departed, _)| departed == key)
+        Ok(!departed.iter().any(|(departed, _)| departed == key))
+    }
+
+    /// Whether `who` may have a session with this key: there is none, or it is his.
+    pub(super) fn may_have(&self, key: &SessionKey, who: &Who) -> bool {
+        let sessions = self.lock_sessions();
+        sessions.get(key).is_none_or(|old| who.may_replace(&old.guest.who))
     }
 
     /// Registers a session for which [`make_way`](Self::make_way) has found the way free.
@@ -229,13 +258,16 @@ impl Target {
         tsih: u16,
         mailbox: Sender,
         guest: Guest,
-    ) -> Result<Registration, TooManySessions> {
+    ) -> Result<Registration, NoEntry> {
         let mut sessions = self.lock_sessions();
+        if self.retired.load(Ordering::SeqCst) {
+            return Err(NoEntry::TargetRemoved);
+        }
         let of_this_initiator = sessions.keys().filter(|other| other.initiator == key.initiator).count();
         // Two logins with one key at the same moment: the second has to come again.
         let full = sessions.len() >= limits.sessions_per_target || of_this_initiator >= limits.sessions_per_initiator;
-        if full || sessions.contains_key(&key) || self.retired.load(Ordering::SeqCst) {
-            return Err(TooManySessions);
+        if full || sessions.contains_key(&key) {
+            return Err(NoEntry::TooManySessions);
         }
         self.lock_totals().logins += 1;
         let who = Arc::clone(&guest.who);

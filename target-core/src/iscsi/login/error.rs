@@ -36,6 +36,9 @@ pub enum LoginError {
     /// No target has this name.
     #[error("no target is called {0}")]
     NoSuchTarget(String),
+    /// The target was taken out of service while the login was under way.
+    #[error("{0} was removed in the meantime")]
+    TargetRemoved(String),
     /// The target is not served at the portals of this group.
     #[error("{target} is not served in portal group {tag}")]
     NotInPortalGroup {
@@ -76,7 +79,7 @@ pub enum LoginError {
         chap_user: Option<String>,
     },
     /// Somebody else is logged in as this initiator: whoever takes its name may not end its session.
-    #[error("{initiator} is logged in as another CHAP user")]
+    #[error("{initiator} is logged in as somebody else")]
     SessionOfAnother {
         /// Name of the initiator.
         initiator: String,
@@ -112,6 +115,7 @@ impl LoginError {
             Self::Missing(_) => LoginStatus::MissingParameter,
             Self::SessionType => LoginStatus::SessionTypeNotSupported,
             Self::NoSuchTarget(_) | Self::NotInPortalGroup { .. } => LoginStatus::NotFound,
+            Self::TargetRemoved(_) => LoginStatus::TargetRemoved,
             Self::NoAuthMethod(_) | Self::NotAuthenticated { .. } => LoginStatus::AuthenticationFailure,
             Self::Chap { error, .. } => match error {
                 ChapError::Missing(_) => LoginStatus::MissingParameter,

@@ -9,7 +9,7 @@ use iscsi_pdu::pdu::LoginRequest;
 use super::answer::Answer;
 use super::{DEFAULT_DATA_SEGMENT_BYTES, Login, LoginError, Progress};
 use crate::iscsi::full_feature::{Established, FullFeature, Kind};
-use crate::iscsi::node::{Guest, SessionKey};
+use crate::iscsi::node::{Guest, NoEntry, NotTheirs, SessionKey};
 use crate::iscsi::output::Output;
 use crate::iscsi::params::SessionType;
 use crate::iscsi::policy::Who;
@@ -83,7 +83,14 @@ impl Login {
     fn make_way(&self, who: &Who, isid: Isid) -> Result<bool, LoginError> {
         match self.names()?.session_type {
             SessionType::Discovery => Ok(true),
-            SessionType::Normal => Ok(self.target()?.make_way(&self.key(who.initiator.clone(), isid))),
+            SessionType::Normal => {
+                let key = self.key(who.initiator.clone(), isid);
+                // It may have begun since this one was let in.
+                let way = self.target()?.make_way(&key, who);
+                way.map_err(|NotTheirs| LoginError::SessionOfAnother {
+                    initiator: who.initiator.clone(),
+                })
+            }
         }
     }
 
@@ -118,9 +125,17 @@ impl Login {
         let key = self.key(initiator.clone(), isid);
         let registration = target
             .enter(&self.limits, key, tsih, self.mailbox.clone(), guest)
-            .map_err(|_| LoginError::TooManySessions)?;
+            .map_err(|refused| match refused {
+                NoEntry::TooManySessions => LoginError::TooManySessions,
+                NoEntry::TargetRemoved => LoginError::TargetRemoved(target.name().to_string()),
+            })?;
         // What changed before this session was on the list, it was not told of.
         self.check_admitted(who)?;
+        if !target.has_authenticated(who) {
+            return Err(LoginError::NotAuthenticated {
+                initiator: who.initiator.clone(),
+            });
+        }
         let policy = target.policy();
         nexus.refresh(&|lun| policy.lun_mode(who, lun));
         Ok(Kind::Normal { registration, nexus })

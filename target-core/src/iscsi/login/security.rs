@@ -119,13 +119,12 @@ impl Login {
     /// Session reinstatement (RFC 7143 §6.3.5) is for those who began the session: an initiator's name is easily taken.
     fn check_own_session(&self, who: &Who, request: &LoginRequest) -> Result<(), LoginError> {
         let key = self.key(who.initiator.clone(), request.isid);
-        let mut sessions = self.target()?.sessions().into_iter();
-        match sessions.find(|session| session.key == key) {
-            Some(old) if old.who.chap_user != who.chap_user => Err(LoginError::SessionOfAnother {
-                initiator: who.initiator.clone(),
-            }),
-            _ => Ok(()),
+        if self.target()?.may_have(&key, who) {
+            return Ok(());
         }
+        Err(LoginError::SessionOfAnother {
+            initiator: who.initiator.clone(),
+        })
     }
 
     fn needs_chap(&self) -> Result<bool, LoginError> {
