@@ -55,3 +55,14 @@ pub(crate) fn reservations_file(serial: &str) -> Option<PathBuf> {
         .collect();
     Some(directory.join(format!("{name}.json")))
 }
+
+/// A disk that is made anew has no reservations, whatever one of the same serial number had.
+pub(crate) fn forget_reservations(serial: &str) {
+    let Some(file) = reservations_file(serial) else { return };
+    match std::fs::remove_file(&file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(file = %file.display(), %error, "reservations of an earlier disk stay");
+        }
+        _ => {}
+    }
+}

@@ -301,16 +301,28 @@ async fn reservations_that_are_to_survive_a_restart_do() {
     assert_eq!(outcome.status, 0, "{outcome:?}");
     session.logout().await.unwrap();
     assert_eq!(place.server.take().unwrap().stop(Signal::TERM).0, Some(0));
-    let place = place.started();
+    let mut place = place.started();
+    let keys = read_keys(&place).await;
+    assert_eq!(keys.get(8..16), Some(&b"ours1234"[..]), "{keys:?}");
+    // A disk that is made anew has none.
+    assert_eq!(place.server.take().unwrap().stop(Signal::TERM).0, Some(0));
+    std::fs::remove_file(place.path("a.img")).unwrap();
+    let keys = read_keys(&place.started()).await;
+    assert_eq!(keys.get(4..8), Some(&[0; 4][..]), "{keys:?}");
+}
+
+/// PERSISTENT RESERVE IN, READ KEYS (SPC-5 6.15.2).
+async fn read_keys(place: &Place) -> Vec<u8> {
     let mut session = place.log_in(DISK, HOME).await.unwrap();
-    // PERSISTENT RESERVE IN, READ KEYS (SPC-5 6.15.2).
-    let read_keys: [u8; 16] = [0x5e, 0x00, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
-    let mut outcome = session.scsi(lun, read_keys, Transfer::In(256)).await.unwrap();
+    let cdb: [u8; 16] = [0x5e, 0x00, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+    let lun = Lun::from_number(0);
+    let mut outcome = session.scsi(lun, cdb, Transfer::In(256)).await.unwrap();
+    // The first may meet a unit attention.
     if outcome.status != 0 {
-        outcome = session.scsi(lun, read_keys, Transfer::In(256)).await.unwrap();
+        outcome = session.scsi(lun, cdb, Transfer::In(256)).await.unwrap();
     }
-    assert_eq!(outcome.data.get(8..16), Some(&b"ours1234"[..]), "{outcome:?}");
     session.logout().await.unwrap();
+    outcome.data.to_vec()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,7 @@ use crate::config::{LunPlan, Problems};
 use crate::serve::diff::Change;
 use crate::serve::media::{Created, Opener};
 use crate::serve::portals;
+use crate::state;
 
 /// A LUN by the name of its target and its number.
 pub(super) type Key = (String, u16);
@@ -115,6 +116,7 @@ impl Prepared {
             let key = (target.clone(), lun.lun);
             if !self.media.contains_key(&key) && !self.late.contains(&key) {
                 let medium = self.created.create(lun)?;
+                state::forget_reservations(&lun.serial);
                 self.media.insert(key, medium);
             }
         }
