@@ -62,6 +62,7 @@ fn provoke(status: u16) -> Option<u16> {
             Wire::new(&node).login(&first(), &text(&NAMES)).0.status.code()
         }
         0x0203 => try_login(&first(), &[NAMES[0], ("TargetName", "iqn.2026-11.net.farlun:none")]),
+        0x0204 => removed_during_login(),
         0x0205 => {
             let request = LoginRequest {
                 version_min: 1,
@@ -107,6 +108,18 @@ fn provoke(status: u16) -> Option<u16> {
 fn try_login(request: &LoginRequest, keys: &[(&str, &str)]) -> u16 {
     let node = node(Limits::default());
     Wire::new(&node).login(request, &text(keys)).0.status.code()
+}
+
+fn removed_during_login() -> u16 {
+    let node = node(Limits::default());
+    let mut wire = Wire::new(&node);
+    let staying = LoginRequest {
+        transit: false,
+        ..login_request()
+    };
+    wire.login(&staying, &text(&NAMES));
+    node.remove_target(TARGET, 0).expect("it is there");
+    wire.login(&login_request(), &[]).0.status.code()
 }
 
 fn something_else_during_login() -> u16 {

@@ -71,6 +71,7 @@ impl Kind {
                 removable: self == Self::Removable,
                 copy_offload: self.copies(),
                 threshold_percent: Some(THRESHOLD_PERCENT),
+                ..MediumOptions::default()
             },
         };
         LogicalUnit::with_options(Arc::new(Shaped { kind: self, memory }), identity(), options)
