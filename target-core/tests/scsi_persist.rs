@@ -12,8 +12,8 @@ use scsi_support::gate::Gate;
 use scsi_support::*;
 use target_core::lun::Wait;
 use target_core::scsi::{
-    Device, FileStore, LogicalUnit, Mode, Nexus, Prepared, ReservationStore, Saved, SavedRegistrant, SavedReservation,
-    Status, TargetPort,
+    Device, FileStore, LogicalUnit, LogicalUnitOptions, MediumOptions, Mode, Nexus, Prepared, ReservationStore, Saved,
+    SavedRegistrant, SavedReservation, Status, TargetPort,
 };
 
 const TARGET: &str = "iqn.2026-11.example:disks";
@@ -344,6 +344,77 @@ fn preempt_and_abort_ends_the_commands_of_the_other() {
         "REGISTRATIONS PREEMPTED"
     );
     assert_eq!((reservation(&one), keys(&one)), (Some((5, 11)), vec![11]));
+}
+
+/// A store that stops at a gate.
+#[derive(Debug, Default)]
+struct SlowStore(AtomicBool, AtomicBool);
+
+impl ReservationStore for SlowStore {
+    fn load(&self) -> io::Result<Option<Saved>> {
+        Ok(None)
+    }
+
+    fn save(&self, _: &Saved) -> io::Result<()> {
+        self.1.store(self.0.load(Ordering::SeqCst), Ordering::SeqCst);
+        while self.0.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn two_that_preempt_each_other_do_not_wait_for_each_other() {
+    let store = Arc::new(SlowStore::default());
+    let unit = LogicalUnit::shared(memory(64), identity());
+    unit.keep_reservations(Arc::clone(&store) as _).unwrap();
+    let device = device([(0, unit)]);
+    let (one, two) = (attach(&device, "one", 1), attach(&device, "two", 1));
+    out(&one, 0, 0, 0, 11, APTPL).unwrap();
+    out(&two, 0, 0, 0, 22, APTPL).unwrap();
+    store.0.store(true, Ordering::SeqCst);
+    let began = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| out(&one, 5, 5, 11, 22, 0));
+        while !store.1.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        // It has begun, and waits for the first, when that looks whom it has to wait for.
+        let second = scope.spawn(|| out(&two, 5, 5, 22, 11, 0));
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        store.0.store(false, Ordering::SeqCst);
+        first.join().unwrap().unwrap();
+        assert_eq!(second.join().unwrap(), CONFLICT, "it is not registered any more");
+    });
+    assert!(began.elapsed() < std::time::Duration::from_secs(5));
+    assert_eq!(keys(&one), [11]);
+}
+
+#[test]
+fn who_is_preempted_and_aborted_does_not_prevent_removal() {
+    let options = LogicalUnitOptions {
+        shared: true,
+        medium: MediumOptions {
+            removable: true,
+            ..MediumOptions::default()
+        },
+        ..LogicalUnitOptions::default()
+    };
+    let device = device([(0, LogicalUnit::with_options(memory(64), identity(), options))]);
+    let (one, two) = (attach(&device, "one", 1), attach(&device, "two", 1));
+    let eject = [0x1B, 0, 0, 0, 0x02, 0];
+    for action in [4, 5] {
+        out(&one, 6, 0, 0, 11, 0).unwrap();
+        out(&two, 6, 0, 0, 22, 0).unwrap();
+        good(&two, &[0x1E, 0, 0, 0, 1, 0], &[]);
+        out(&one, action, 5, 11, 22, 0).unwrap();
+        match action {
+            4 => assert_eq!(refused(&one, &eject, &[]), (0x5, 0x53, 0x02)),
+            _ => assert_eq!(good(&one, &eject, &[]), NOTHING),
+        }
+        assert_eq!(refused(&two, &[0; 6], &[]), (0x6, 0x2A, 0x05));
+    }
 }
 
 #[test]

@@ -82,12 +82,9 @@ fn run(job: &Job<'_>, control: &Control) -> Outcome {
     };
     let path = job.path;
     let unit = path.unit();
-    let mut alone = match job.wait {
-        Wait::Allowed => Some(unit.keeper.lock()),
-        Wait::Never => unit.keeper.try_lock(),
-    };
-    let Some(alone) = &mut alone else {
-        return Err(Failure::WouldBlock);
+    let changing = match job.wait {
+        Wait::Allowed => unit.keeper.lock(),
+        Wait::Never => unit.keeper.try_lock().ok_or(Failure::WouldBlock)?,
     };
     if unit.with_reservations(|held| held.is_unit_held()) {
         return Err(Failure::Status(Status::ReservationConflict));
@@ -96,11 +93,11 @@ fn run(job: &Job<'_>, control: &Control) -> Outcome {
     let before = unit.with_reservations(Clone::clone);
     let mut after = before.clone();
     after.apply(path.name(), operation).map_err(refusal)?;
-    if alone.has_to_save(&before, &after) {
+    if changing.has_to_save(&before, &after) {
         if job.wait == Wait::Never {
             return Err(Failure::WouldBlock);
         }
-        alone.save(&before, &after).map_err(|error| {
+        changing.save(&before, &after).map_err(|error| {
             tracing::error!(lun = path.lun(), %error, "persistent reservations could not be saved");
             match action {
                 REGISTER | REGISTER_AND_IGNORE | REGISTER_AND_MOVE => Sense::TOO_MANY_REGISTRATIONS,
@@ -113,6 +110,8 @@ fn run(job: &Job<'_>, control: &Control) -> Outcome {
     }
     let thrown_out = after.take_thrown_out();
     unit.change_reservations(path, |held| held.install(after));
+    // Whom it has to wait for may be waiting for the right to change reservations.
+    drop(changing);
     if action == PREEMPT_AND_ABORT {
         abort_commands(job, &thrown_out)?;
     }
@@ -120,13 +119,19 @@ fn run(job: &Job<'_>, control: &Control) -> Outcome {
 }
 
 /// Ends the commands of nexuses that are not registered any more, and waits for those that have begun: whoever
-/// preempts relies on none of their writes to come later (SPC-5 5.13.11.2.6).
+/// preempts relies on none of their writes to come later. Nor do they prevent the removal of the medium any more
+/// (SPC-5 5.13.11.2.6).
 fn abort_commands(job: &Job<'_>, nexuses: &[NexusName]) -> Result<(), Failure> {
-    let own = job.path.nexus_id();
-    let drain = job
-        .path
-        .unit()
-        .abort(|path: &Path| path.nexus_id() != own && nexuses.contains(path.name()));
+    let (own, unit) = (job.path.nexus_id(), job.path.unit());
+    let is_victim = |path: &Path| path.nexus_id() != own && nexuses.contains(path.name());
+    let drain = unit.abort(is_victim);
+    let victims = unit.fold_paths(Vec::new(), |mut victims, path| {
+        victims.extend(is_victim(path).then(|| path.nexus_id()));
+        victims
+    });
+    for nexus_id in victims {
+        unit.upkeep().removal().prevent(nexus_id, false);
+    }
     let deadline = Instant::now() + Duration::from_millis(ABORT_WAIT_MS);
     while !drain.wait(Duration::from_millis(ABORT_LOOK_MS)) {
         job.check_cancelled()?;
