@@ -232,6 +232,19 @@ fn users_have_to_prove_themselves_and_rules_say_what_they_may_do() {
     place.says(4, &["probe", &url, "--user", "anna", "--secret-file", "wrong"]);
     place.says(0, &["reload"]);
     place.says(0, &["probe", &url, "--user", "anna", "--secret-file", "wrong"]);
+    // Who came without a secret does not stay when one is asked for.
+    let text = place.text();
+    let open = text.replace("auth = \"chap\"\nusers = [\"anna\"]\nmutual = \"disk\"\n", "");
+    let open = open.replace("users = [\"anna\"]\n", "");
+    assert_ne!(open, text);
+    place.write(&open);
+    place.says(0, &["reload"]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut session = runtime.block_on(place.log_in(DISK, HOME)).unwrap();
+    place.write(&text);
+    has(&place.says(4, &["reload"]), &[HOME, "may log in to", "no more"]);
+    place.says(0, &["reload", "--force"]);
+    assert!(runtime.block_on(session.nop(&b"still there?"[..])).is_err());
     // Discovery can take a secret, too.
     let everything = format!("iscsi://{portal}");
     place.says(0, &["probe", &everything, "--user", "anna", "--secret-file", "wrong"]);

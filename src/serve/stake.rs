@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use target_core::iscsi::Node;
 use target_core::iscsi::node::Target;
-use target_core::iscsi::policy::{Mode, Policy};
+use target_core::iscsi::policy::{Auth, Mode};
 use target_core::scsi::LogicalUnit;
 
 use super::diff::Change;
-use crate::config::{LunPlan, MediumPlan, Size};
+use crate::config::{LunPlan, MediumPlan, Size, TargetPlan};
 
 /// What is lost, for people; nothing if nothing is.
 pub(crate) fn at_stake(changes: &[Change], node: &Node) -> Vec<String> {
@@ -60,7 +60,7 @@ pub(crate) fn at_stake(changes: &[Change], node: &Node) -> Vec<String> {
             }
             Change::SetTarget { target: plan, .. } => {
                 if let Some(found) = target(&plan.name) {
-                    lost.extend(by_policy(&found, &plan.policy, &plan.name));
+                    lost.extend(by_policy(&found, plan));
                 }
             }
             _ => {}
@@ -92,12 +92,15 @@ fn sessions(target: &Target) -> impl Iterator<Item = String> {
 }
 
 /// Sessions that another policy would drop, or show less.
-fn by_policy(target: &Target, policy: &Policy, name: &str) -> Vec<String> {
+fn by_policy(target: &Target, plan: &TargetPlan) -> Vec<String> {
+    let (policy, name) = (&plan.policy, &plan.name);
+    let may_log_in =
+        |user: Option<&String>| policy.auth == Auth::None || user.is_some_and(|user| plan.login.users.contains(user));
     let before = target.policy();
     let mut lost = Vec::new();
     for session in target.sessions() {
         let who = &session.who.initiator;
-        if !policy.admits(&session.who) {
+        if !policy.admits(&session.who) || !may_log_in(session.who.chap_user.as_ref()) {
             lost.push(format!("{who} may log in to {name} no more"));
             continue;
         }
