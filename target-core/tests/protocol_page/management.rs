@@ -2,25 +2,29 @@
 
 use std::collections::BTreeSet;
 
-use iscsi_pdu::{Lun, RESERVED_TAG, Response, Serial, TaskFunction, TaskManagementRequest};
+use iscsi_pdu::{Isid, Lun, RESERVED_TAG, Response, Serial, TaskFunction, TaskManagementRequest};
 use target_core::iscsi::Limits;
 
 use crate::page;
 use crate::scsi_support::good;
-use crate::support::{Direction, Wire, node, read10, write10};
+use crate::support::{Direction, Wire, node, node_with_luns, read10, write10};
 use crate::units::Kind;
 
 pub const HEADING: &str = "Task management functions";
 
-const COLUMNS: [&str; 7] = [
+const COLUMNS: [&str; 8] = [
     "Function",
     "Name",
     "Task waits",
     "Medium hangs",
     "No such task",
     "No such LUN",
+    "LUN of another",
     "Remarks",
 ];
+
+/// An initiator that may be there as well.
+const OTHER: &str = "iqn.2026-11.net.farlun:other";
 
 /// Brings a task about, and says its tag.
 type Tag = fn(&mut Wire) -> u32;
@@ -74,9 +78,19 @@ fn every_function_answers_as_the_page_says() {
     for row in page::table(HEADING, &COLUMNS).rows {
         let function = row.hex(0);
         assert!(on_page.insert(function), "{function:02X} is there twice");
-        let cases: [(usize, u16, Tag); 4] = [(2, 0, waiting), (3, 0, hanging), (4, 0, none), (5, 9, none)];
+        let cases: [(usize, u16, Tag); 5] = [
+            (2, 0, waiting),
+            (3, 0, hanging),
+            (4, 0, none),
+            (5, 9, none),
+            (6, 1, none),
+        ];
         for (at, lun, task) in cases {
-            let mut wire = Wire::logged_in(&node(Limits::default()), &[("iSCSIProtocolLevel", "2")]);
+            let node = node_with_luns(Limits::default(), &[true, false]);
+            // LUN 1 is that of who comes first.
+            let first = (at == 6).then(|| (OTHER, Isid([0x80, 0, 0, 0, 0, 2])));
+            let _other = first.map(|(name, isid)| Wire::logged_in_as(&node, name, isid, &[]));
+            let mut wire = Wire::logged_in(&node, &[("iSCSIProtocolLevel", "2")]);
             let tag = task(&mut wire);
             let response = ask(&mut wire, function, lun, tag);
             let expected = row.cell(at).parse::<u8>().ok();
