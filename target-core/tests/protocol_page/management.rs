@@ -88,7 +88,7 @@ fn every_function_answers_as_the_page_says() {
         for (at, lun, task) in cases {
             let node = node_with_luns(Limits::default(), &[true, false]);
             // LUN 1 is that of who comes first.
-            let first = (at == 6).then(|| (OTHER, Isid([0x80, 0, 0, 0, 0, 2])));
+            let first = (at == 6).then_some((OTHER, Isid([0x80, 0, 0, 0, 0, 2])));
             let _other = first.map(|(name, isid)| Wire::logged_in_as(&node, name, isid, &[]));
             let mut wire = Wire::logged_in(&node, &[("iSCSIProtocolLevel", "2")]);
             let tag = task(&mut wire);
