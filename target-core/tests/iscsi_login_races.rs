@@ -8,7 +8,7 @@ use std::sync::Arc;
 use chap_support::*;
 use iscsi_pdu::{LoginStatus, Response};
 use support::{INITIATOR, TARGET, Wire, login_request, origin};
-use target_core::iscsi::mailbox::CloseReason;
+use target_core::iscsi::mailbox::{CloseReason, Notice};
 use target_core::iscsi::{Auth, Ended, Limits, LoginError, Node, Origin, Policy, Portal, Way};
 
 /// A login of `user` that has shown who it is, and has not asked for its session yet.
@@ -143,4 +143,30 @@ fn who_is_no_user_any_more_does_not_stay() {
     drop(alice);
     assert_eq!(finish(&mut late), LoginStatus::AuthenticationFailure);
     assert_eq!(target.session_count(), 0);
+}
+
+#[test]
+fn a_session_that_is_ending_is_not_waited_for_when_its_peer_takes_nothing() {
+    let node = support::node(Limits::default());
+    let mut session = Wire::logged_in(&node, &[]);
+    let mut bytes = Vec::new();
+    let ping = iscsi_pdu::NopOut {
+        immediate: true,
+        lun: Default::default(),
+        itt: 7,
+        ttt: iscsi_pdu::RESERVED_TAG,
+        cmd_sn: session.cmd_sn,
+        exp_stat_sn: iscsi_pdu::Serial(0),
+    };
+    session.framing.pdu(&ping, b"unread", &mut bytes);
+    session.connection.receive(session.now, &mut &bytes[..]);
+    // An answer that goes out if it can.
+    session
+        .connection
+        .notice(session.now, Notice::Close(CloseReason::ColdReset));
+    assert!(session.connection.ended().is_some() && !session.connection.transmit().is_empty());
+    session
+        .connection
+        .notice(session.now, Notice::Close(CloseReason::Reinstated));
+    assert!(session.connection.transmit().is_empty());
 }

@@ -302,9 +302,15 @@ impl Connection {
     /// Something came from outside the socket.
     pub fn notice(&mut self, now: Instant, notice: Notice) {
         if self.ended.is_some() {
+            // Who wants it gone does not wait for a peer that takes its last answers slowly or never.
+            if matches!(notice, Notice::Close(_)) {
+                self.output.transmit = Transmit::default();
+            }
             return;
         }
         match (&mut self.phase, notice) {
+            // It was chosen to make room when it had no session yet.
+            (Phase::FullFeature(session), Notice::Close(CloseReason::Crowded)) if session.is_normal() => {}
             (_, Notice::Close(reason)) | (Phase::Login(_), Notice::AskLogout { reason, .. }) => {
                 self.end(Ended::Closed(reason));
             }
@@ -391,7 +397,17 @@ impl Connection {
         let dropped = Ended::Closed(CloseReason::Administrator);
         let overstayed = Ended::Closed(CloseReason::TargetRemoved);
         let reinstated = Ended::Closed(CloseReason::Reinstated);
-        if [Ended::Silent, Ended::LoginTimeout, reinstated, dropped, overstayed].contains(&ended) {
+        let crowded = Ended::Closed(CloseReason::Crowded);
+        if [
+            Ended::Silent,
+            Ended::LoginTimeout,
+            reinstated,
+            dropped,
+            overstayed,
+            crowded,
+        ]
+        .contains(&ended)
+        {
             self.output.transmit = Transmit::default();
         }
         self.ended = Some(ended);
@@ -400,6 +416,19 @@ impl Connection {
     /// As [`ended`](Self::ended), without the reason.
     fn is_over(&self) -> bool {
         self.ended.is_some() || matches!(&self.phase, Phase::FullFeature(session) if session.is_leaving())
+    }
+
+    /// Whether it has a session with a target; logins and discovery do not count.
+    pub fn has_session(&self) -> bool {
+        matches!(&self.phase, Phase::FullFeature(session) if session.is_normal())
+    }
+
+    /// Until when the answer to a wrong secret is kept back, if one is.
+    pub fn refused_until(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Login(login) => login.refused_until(),
+            Phase::FullFeature(_) => None,
+        }
     }
 
     /// Who is logged in to what, for logs; `None` before the login is over.

@@ -15,10 +15,8 @@ pub enum Notice {
     Finished(Finished),
     /// Memory that this connection waited for may be there now.
     MemoryFreed,
-    /// Another connection reset this LUN: its tasks are gone (SAM-6 7.7).
-    LunReset(u16),
-    /// Another connection cleared this LUN's task set.
-    TasksCleared(u16),
+    /// Another connection has aborted all commands at this LUN: by a reset, or CLEAR TASK SET.
+    CommandsAborted(u16),
     /// The target has other LUNs now, or another idea of who may see them.
     LunsChanged,
     /// How fast commands may begin has changed.
@@ -48,6 +46,8 @@ pub enum CloseReason {
     Administrator,
     /// The target has been removed.
     TargetRemoved,
+    /// Others need the place of a connection that is not logged in.
+    Crowded,
 }
 
 /// The queue.

@@ -57,9 +57,14 @@ impl Node {
         self.limits.get()
     }
 
-    /// Sets the bounds for connections that begin from now on.
+    /// Sets the bounds for connections that begin from now on. The memory for all of them stays what it was from the
+    /// start: what of it is promised cannot be taken back.
     pub fn set_limits(&self, limits: Limits) {
-        self.limits.set(limits);
+        self.limits.set(Limits {
+            window_memory_bytes: self.budget.window.limit_bytes(),
+            transfer_memory_bytes: self.budget.transfer.limit_bytes(),
+            ..limits
+        });
     }
 
     /// The portals there are now.

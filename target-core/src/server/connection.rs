@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
 use tokio_util::io::poll_read_buf;
 
+use super::places::Guest;
 use super::workers::{Crew, Workers};
 use crate::iscsi::job::Job;
 use crate::iscsi::mailbox::{Mailbox, Notice};
@@ -40,17 +41,26 @@ const ROUNDS_MAX: usize = 32;
 pub(super) struct Outcome {
     pub(super) ended: io::Result<Ended>,
     pub(super) session: Option<String>,
+    /// Whether it had given a wrong secret, and did not wait to hear so.
+    pub(super) was_refused: bool,
+}
+
+/// How a connection is reached, and the place it has until it is logged in.
+pub(super) struct Door {
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) guest: Option<Guest>,
 }
 
 /// Drives a connection to its end.
-pub(super) async fn run<S>(stream: S, connection: Connection, mailbox: Arc<Mailbox>, workers: &Workers) -> Outcome
+pub(super) async fn run<S>(stream: S, connection: Connection, door: Door, workers: &Workers) -> Outcome
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut driver = Driver {
         stream,
         connection,
-        mailbox,
+        mailbox: door.mailbox,
+        guest: door.guest,
         workers,
         crews: HashMap::new(),
         handed_over: Vec::new(),
@@ -63,15 +73,24 @@ where
     };
     let ended = poll_fn(|cx| driver.poll(cx)).await;
     let session = driver.connection.describe();
+    let refused_until = driver.connection.refused_until();
+    if let (Some(guest), Some(until)) = (driver.guest.take(), refused_until) {
+        guest.owe(until);
+    }
     // Says goodbye in order, but does not wait for a peer that does not listen.
     let _ = poll_fn(|cx| Pin::new(&mut driver.stream).poll_shutdown(cx)).await;
-    Outcome { ended, session }
+    Outcome {
+        ended,
+        session,
+        was_refused: refused_until.is_some(),
+    }
 }
 
 struct Driver<'a, S> {
     stream: S,
     connection: Connection,
     mailbox: Arc<Mailbox>,
+    guest: Option<Guest>,
     workers: &'a Workers,
     /// With the unit each is for: another one may be at its LUN by now.
     crews: HashMap<u16, (Weak<LogicalUnit>, Arc<Crew>)>,
@@ -94,6 +113,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
             let read = self.read(cx, now)?;
             let ran = self.run_jobs(now);
             let wrote = self.write(cx, now)?;
+            if self.guest.is_some() && self.connection.has_session() {
+                self.guest = None;
+            }
             if let Some(ended) = self.over() {
                 return Poll::Ready(ended);
             }

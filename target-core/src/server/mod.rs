@@ -6,6 +6,7 @@
 
 mod closing;
 mod connection;
+mod places;
 mod workers;
 
 use std::future::Future;
@@ -21,9 +22,11 @@ use tokio::task::JoinSet;
 use crate::iscsi::mailbox::{CloseReason, Mailbox, Notice};
 use crate::iscsi::{Connection, Ended, Node, Origin, Portal};
 pub use closing::{CloseError, close};
+use connection::Door;
+use places::Places;
 use workers::Workers;
 
-/// Connections that have not logged in yet, or have, over all portals. One more is closed at once.
+/// Connections over all portals. One more is closed at once.
 const CONNECTIONS_MAX: usize = 4096;
 /// How long initiators have to log out when the server stops, in milliseconds.
 const LOGOUT_WAIT_MS: u64 = 1_000;
@@ -49,6 +52,8 @@ struct Shared {
     node: Arc<Node>,
     workers: Workers,
     places: Arc<Semaphore>,
+    /// Those of connections that have not logged in.
+    guests: Arc<Places>,
     /// Everyone who is to be told when the server stops.
     mailboxes: Mutex<Vec<Weak<Mailbox>>>,
     stopping: watch::Sender<bool>,
@@ -61,6 +66,7 @@ impl Server {
             node,
             workers: Workers::new(),
             places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            guests: Arc::default(),
             mailboxes: Mutex::default(),
             stopping: watch::Sender::new(false),
         };
@@ -148,14 +154,32 @@ impl Server {
             return tracing::warn!(peer, "refused: {CONNECTIONS_MAX} connections are open");
         };
         let mailbox = Mailbox::new();
+        let now = std::time::Instant::now();
+        let guest = match self.shared.guests.take(now, &peer, &mailbox) {
+            Ok(guest) => guest,
+            Err(refused) => {
+                if let Some(unlogged) = refused.unlogged {
+                    tracing::warn!(
+                        peer,
+                        unlogged,
+                        "refused: too many connections from there that do not log in"
+                    );
+                }
+                return;
+            }
+        };
         self.register(&mailbox);
         if *self.shared.stopping.borrow() {
             return;
         }
         tracing::debug!(peer, local = ?origin.local, tag = origin.portal.tag, "connected");
-        let connection = Connection::new(Arc::clone(self.node()), &mailbox, origin, std::time::Instant::now());
-        let outcome = connection::run(stream, connection, mailbox, &self.shared.workers).await;
-        if let Ok(Ended::LoginRefused(_)) = &outcome.ended {
+        let connection = Connection::new(Arc::clone(self.node()), &mailbox, origin, now);
+        let door = Door {
+            mailbox,
+            guest: Some(guest),
+        };
+        let outcome = connection::run(stream, connection, door, &self.shared.workers).await;
+        if outcome.was_refused || matches!(&outcome.ended, Ok(Ended::LoginRefused(_))) {
             self.node().count_refused_login();
         }
         match &outcome.ended {

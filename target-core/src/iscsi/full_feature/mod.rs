@@ -227,6 +227,11 @@ impl FullFeature {
         (self.window.exp_cmd_sn(), self.window.max_cmd_sn())
     }
 
+    /// Whether it is a session with a target.
+    pub(super) fn is_normal(&self) -> bool {
+        matches!(self.kind, Kind::Normal { .. })
+    }
+
     /// Whether the connection is to be closed once everything is sent.
     pub(super) fn is_leaving(&self) -> bool {
         self.leaving
@@ -385,8 +390,7 @@ impl FullFeature {
         match notice {
             Notice::Finished(finished) => self.finished(now, finished, out),
             Notice::MemoryFreed => self.ask_for_data_again(out),
-            Notice::LunReset(lun) => self.reset_by_other(lun),
-            Notice::TasksCleared(lun) => self.cleared_by_other(lun),
+            Notice::CommandsAborted(lun) => self.aborted_by_other(lun, out),
             Notice::LunsChanged => self.luns_changed(out),
             Notice::LimitsChanged => self.gates.reopen(),
             Notice::AskLogout { within_ms, reason } => self.ask_logout(now, within_ms, reason, out),

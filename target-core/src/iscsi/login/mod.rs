@@ -47,7 +47,8 @@ const ANSWER_MAX_BYTES: usize = 8192;
 /// MaxRecvDataSegmentLength when none has been declared, in bytes.
 const DEFAULT_DATA_SEGMENT_BYTES: u32 = 8192;
 /// How long somebody waits to hear that his secret is wrong, in milliseconds. The place of the connection is taken
-/// meanwhile, so that guessing is slow however it is spread over connections.
+/// meanwhile (`server::places`), even if it is gone before, so that guessing is slow however it is spread over
+/// connections.
 const WRONG_SECRET_DELAY_MS: u64 = 500;
 
 /// How far a login has come after a request.
@@ -146,6 +147,11 @@ impl Login {
             .into_iter()
             .flatten()
             .fold(self.deadline, Instant::min)
+    }
+
+    /// Until when a refusal is kept back, if one is.
+    pub(super) fn refused_until(&self) -> Option<Instant> {
+        self.refusal.as_ref().map(|refusal| refusal.due)
     }
 
     /// Time has passed. `None` when the login has taken too long.
