@@ -153,6 +153,10 @@ pub(crate) struct LunPlan {
     pub(crate) offline: bool,
     /// Whether EXTENDED COPY is offered.
     pub(crate) copy_offload: bool,
+    /// Whether UNMAP is offered where the medium can.
+    pub(crate) unmap_command: bool,
+    /// Whether initiators are not told that unmapped blocks read as zeroes.
+    pub(crate) unmapped_reads_anything: bool,
     /// Unit serial number.
     pub(crate) serial: String,
     /// What all initiators together may use.

@@ -127,6 +127,8 @@ pub(super) struct LunTable {
     pub(super) offline: bool,
     #[serde(default)]
     pub(super) copy_offload: bool,
+    pub(super) unmap_command: Option<bool>,
+    pub(super) unmapped_reads: Option<UnmappedReadsWord>,
     pub(super) serial: Option<Spanned<String>>,
     pub(super) iops_max: Option<Spanned<i64>>,
     pub(super) bytes_per_second_max: Option<Spanned<Size>>,
@@ -140,6 +142,14 @@ pub(super) struct LunTable {
 pub(super) enum ProvisioningWord {
     Thin,
     Thick,
+}
+
+/// What initiators are told of unmapped blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum UnmappedReadsWord {
+    Zeroes,
+    Anything,
 }
 
 /// The two words for a write cache.

@@ -172,6 +172,8 @@ fn access_and_services_are_understood() {
           file = "b.img"
           thin_threshold_percent = 80
           offline = true
+          unmap_command = false
+          unmapped_reads = "anything"
         [[portal]]
         listen = "127.0.0.1"
         group = 7
@@ -220,6 +222,8 @@ fn access_and_services_are_understood() {
     assert!(first.removable && first.copy_offload && !first.offline);
     assert_eq!((first.rate.iops_max, first.rate.bytes_per_second_max), (Some(5), None));
     assert_eq!((second.thin_threshold_percent, second.offline), (Some(80), true));
+    assert_eq!((first.unmap_command, first.unmapped_reads_anything), (true, false));
+    assert_eq!((second.unmap_command, second.unmapped_reads_anything), (false, true));
     assert_eq!(plan.portals[0].group, 7);
     let control = (plan.control.enable, plan.control.socket, plan.control.group);
     assert_eq!(control, (true, Some("/etc/farlun/control.sock".into()), Some(0)));

@@ -281,6 +281,11 @@ fn needs_opening(old: &LunPlan, new: &LunPlan) -> Vec<&'static str> {
         (old.write_cache != new.write_cache, "write_cache"),
         (old.removable != new.removable, "removable"),
         (old.copy_offload != new.copy_offload, "copy_offload"),
+        (old.unmap_command != new.unmap_command, "unmap_command"),
+        (
+            old.unmapped_reads_anything != new.unmapped_reads_anything,
+            "unmapped_reads",
+        ),
         (old.serial != new.serial, "serial"),
     ];
     let different = differs.into_iter().filter(|(is, _)| *is);

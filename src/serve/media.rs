@@ -130,6 +130,8 @@ pub(crate) fn unit(lun: &LunPlan, medium: Arc<dyn Medium>) -> Arc<LogicalUnit> {
             removable: lun.removable,
             copy_offload: lun.copy_offload,
             threshold_percent: lun.thin_threshold_percent,
+            no_unmap_command: !lun.unmap_command,
+            unmapped_reads_anything: lun.unmapped_reads_anything,
         },
     };
     LogicalUnit::with_options(medium, identity, options)

@@ -394,11 +394,9 @@ fn request_sense_and_unit_attentions() {
     good(&one, &[0; 6], &[]);
 
     one.reset_target();
-    two.tasks_cleared_by_other(LUN0);
     unit.resize(32 * 512).unwrap();
     // Each in its turn, and before anything is said about an unknown command.
     assert_eq!(refused(&two, &[0xFF; 6], &[]), (0x6, 0x29, 0x02));
-    assert_eq!(refused(&two, &[0; 6], &[]), (0x6, 0x2F, 0x00));
     assert_eq!(refused(&two, &[0; 6], &[]), (0x6, 0x2A, 0x09));
     assert_eq!(good(&two, &cdb_10(0x25, 0, 0, 0), &[])[..4], [0, 0, 0, 31]);
 }
@@ -485,7 +483,7 @@ fn write_same() {
     assert_eq!(execution(&disk, &cdb_16(0x93, 0x01, 0, 8)).data_out_bytes(), 0);
     good(&disk, &cdb_16(0x93, 0x01, 0, 1), &[]);
     assert_eq!(good(&disk, &read_10(0, 1), &[]), [0; 512]);
-    good(&disk, &cdb_10(0x41, 0x08, 1024, 0), &[0; 512]);
+    good(&disk, &cdb_16(0x93, 0x08, 1024, 0), &[0; 512]);
     let status = good(&disk, &cdb_16(0x9E, 0x12, 1024, 24), &[]);
     assert_eq!(status[8..], [0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 4, 0, 1, 0, 0, 0]);
     // Without UNMAP zeroes stay allocated.

@@ -153,9 +153,9 @@ fn what_reaches_the_medium() {
         (&[0x1B, 0, 0, 0, 0, 0], &[], &[Call::Flush]),
         (&[0x1B, 0, 0, 0, 4, 0], &[], &[]),
         (&cdb_10(0x41, 0x00, 0, 1), &[0; 512], &[Call::Zero { may_unmap: false }]),
-        (&cdb_10(0x41, 0x08, 0, 1), &[0; 512], &[Call::Zero { may_unmap: true }]),
+        (&cdb_16(0x93, 0x08, 0, 1), &[0; 512], &[Call::Zero { may_unmap: true }]),
         (&cdb_16(0x93, 0x09, 0, 1), &[], &[Call::Zero { may_unmap: true }]),
-        (&cdb_10(0x41, 0x08, 0, 1), &block, &[CACHED]),
+        (&cdb_16(0x93, 0x08, 0, 1), &block, &[CACHED]),
         (
             &unmap_cdb(&unmap_list(&[(0, 9), (20, 0)])),
             &unmap_list(&[(0, 9), (20, 0)]),

@@ -209,7 +209,8 @@ impl Model {
                 };
                 // A thick medium would refuse to deallocate.
                 let flags = u8::from(unmap && self.thin) << 3;
-                if long {
+                // WRITE SAME (10) does not unmap where unmapped blocks are said to read as zeroes.
+                if long || flags != 0 {
                     good(&self.nexus, &cdb_16(0x93, flags, lba, blocks_32), &block);
                 } else {
                     good(&self.nexus, &cdb_10(0x41, flags, lba_32, blocks as u16), &block);

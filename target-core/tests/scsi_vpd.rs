@@ -154,5 +154,5 @@ fn extended_inquiry_data() {
 
 #[test]
 fn provisioning() {
-    assert_eq!(page(&by_port(&[1], 1), 0xB2)[1..], [0xE4, 0x02, 0]);
+    assert_eq!(page(&by_port(&[1], 1), 0xB2)[1..], [0xC4, 0x02, 0]);
 }

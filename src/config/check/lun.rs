@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use super::access::rules;
 use super::{Seen, default_serial, first_at, number, rate};
-use crate::config::file::{LunTable, ProvisioningWord, WriteCacheWord};
+use crate::config::file::{LunTable, ProvisioningWord, UnmappedReadsWord, WriteCacheWord};
 use crate::config::problem::Problems;
 use crate::config::{LoginPlan, LunPlan, MediumPlan, Provisioning, Size};
 use target_core::iscsi::policy::Rule;
@@ -82,6 +82,8 @@ pub(super) fn lun(
         shared: table.shared,
         offline: table.offline,
         copy_offload: table.copy_offload,
+        unmap_command: table.unmap_command.unwrap_or(true),
+        unmapped_reads_anything: table.unmapped_reads == Some(UnmappedReadsWord::Anything),
         serial,
         rate,
     };

@@ -1,6 +1,7 @@
 //! READ, WRITE, SYNCHRONIZE CACHE and READ CAPACITY: CDBs that name blocks (SBC-4 clause 5).
 
 use super::execute::Action;
+use super::limits;
 use super::request::{Plan, Planned, Request, answer, be16, be32, be64};
 use super::sense::Sense;
 use crate::lun::Durability;
@@ -121,9 +122,9 @@ pub(super) fn read_capacity_16(request: &Request<'_>) -> Planned {
     // LOWEST ALIGNED LOGICAL BLOCK ADDRESS.
     let lowest_aligned = (properties.alignment_offset_bytes / properties.block_bytes) as u16 & 0x3FFF;
     data[14..16].copy_from_slice(&lowest_aligned.to_be_bytes());
-    if let Some(provisioning) = properties.provisioning {
+    if properties.provisioning.is_some() {
         // LBPME and LBPRZ.
-        data[14] |= 0x80 | if provisioning.reads_zeroes { 0x40 } else { 0 };
+        data[14] |= 0x80 | if limits::promises_zeroes(request.unit) { 0x40 } else { 0 };
     }
     answer(data, be32(request.cdb, 10))
 }

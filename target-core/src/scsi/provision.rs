@@ -10,6 +10,8 @@ use crate::lun::{Durability, Wait};
 /// Most that GET LBA STATUS answers, in bytes: header and descriptors.
 pub(super) const MAX_LBA_STATUS_BYTES: usize = LBA_STATUS_HEADER_BYTES + 256 * DESCRIPTOR_BYTES;
 
+/// Operation code of WRITE SAME (10).
+const WRITE_SAME_10: u8 = 0x41;
 const UNMAP_HEADER_BYTES: usize = 8;
 const LBA_STATUS_HEADER_BYTES: usize = 8;
 /// Length of a block descriptor, of UNMAP and of GET LBA STATUS alike.
@@ -31,7 +33,7 @@ pub(super) enum Pattern {
 
 /// UNMAP (SBC-4 5.31).
 pub(super) fn plan_unmap(request: &Request<'_>) -> Planned {
-    if request.unit.properties().provisioning.is_none() {
+    if !limits::offers_unmap(request.unit) {
         return Err(Sense::INVALID_OPCODE);
     }
     // ANCHOR: anchored blocks are not reported as supported.
@@ -55,7 +57,11 @@ pub(super) fn plan_write_same(request: &Request<'_>) -> Planned {
     if cdb[1] & 0x10 != 0 {
         return Err(Sense::cdb_field(1, 4));
     }
-    if may_unmap && request.unit.properties().provisioning.is_none() {
+    let unmaps = match cdb[0] {
+        WRITE_SAME_10 => limits::unmaps_by_write_same_10(request.unit),
+        _ => request.unit.properties().provisioning.is_some(),
+    };
+    if may_unmap && !unmaps {
         return Err(Sense::cdb_field(1, 3));
     }
     let pattern = if cdb[0] == 0x93 && cdb[1] & 0x01 != 0 {

@@ -5,7 +5,9 @@ use super::request::{Planned, Request};
 use super::reserve::out;
 use super::sense::Sense;
 use super::unit::LogicalUnit;
-use super::{absent, atomic, block, compare, copy, inquiry, opcodes, provision, reserve, sanitize, simple, upkeep};
+use super::{
+    absent, atomic, block, compare, copy, inquiry, limits, opcodes, provision, reserve, sanitize, simple, upkeep,
+};
 
 /// Operation code of UNMAP.
 const UNMAP: u8 = 0x42;
@@ -169,7 +171,7 @@ pub(super) fn all() -> &'static [Command] {
 /// Whether a unit offers a command: UNMAP needs a medium that can deallocate.
 pub(super) fn is_offered(command: &Command, unit: &LogicalUnit) -> bool {
     match (command.opcode, command.service_action) {
-        (UNMAP, _) => unit.properties().provisioning.is_some(),
+        (UNMAP, _) => limits::offers_unmap(unit),
         (upkeep::SANITIZE, Some(action)) => sanitize::is_offered(unit, action),
         (atomic::WRITE_ATOMIC, _) => atomic::is_offered(unit),
         (copy::EXTENDED_COPY | copy::RECEIVE_COPY_RESULTS, _) => copy::is_offered(unit),

@@ -18,6 +18,10 @@ pub struct MediumOptions {
     pub copy_offload: bool,
     /// Tell initiators once so much of the storage underneath is used, in percent of all of it.
     pub threshold_percent: Option<u8>,
+    /// Do not offer UNMAP, only WRITE SAME that unmaps (LBPU=0, LBPWS=1).
+    pub no_unmap_command: bool,
+    /// Do not promise that unmapped blocks read as zeroes (LBPRZ=0), even where they do.
+    pub unmapped_reads_anything: bool,
 }
 
 /// The medium has been ejected.

@@ -34,10 +34,14 @@ pub enum Kind {
     ReadOnlyMedium,
     Removable,
     CopyOffload,
+    /// Configured not to offer UNMAP, only WRITE SAME.
+    NoUnmap,
+    /// Configured not to promise that unmapped blocks are zeroes.
+    NoZeroes,
 }
 
 impl Kind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Thin,
         Self::Thick,
         Self::LargeBlocks,
@@ -47,6 +51,8 @@ impl Kind {
         Self::ReadOnlyMedium,
         Self::Removable,
         Self::CopyOffload,
+        Self::NoUnmap,
+        Self::NoZeroes,
     ];
 
     pub fn block_bytes(self) -> u32 {
@@ -71,7 +77,8 @@ impl Kind {
                 removable: self == Self::Removable,
                 copy_offload: self.copies(),
                 threshold_percent: Some(THRESHOLD_PERCENT),
-                ..MediumOptions::default()
+                no_unmap_command: self == Self::NoUnmap,
+                unmapped_reads_anything: self == Self::NoZeroes,
             },
         };
         LogicalUnit::with_options(Arc::new(Shaped { kind: self, memory }), identity(), options)
@@ -128,6 +135,7 @@ impl Offered {
         let (kind, sense) = text.split_once(", else ")?;
         let on: fn(Kind) -> bool = match kind {
             "thin" => |kind| kind != Kind::Thick,
+            "UNMAP" => |kind| !matches!(kind, Kind::Thick | Kind::NoUnmap),
             "writable" => |kind| kind != Kind::ReadOnlyMedium,
             "overwriting" => |kind| !matches!(kind, Kind::CopyOnWrite | Kind::ReadOnlyMedium),
             "thin, writable" => |kind| !matches!(kind, Kind::Thick | Kind::ReadOnlyMedium),
