@@ -16,6 +16,7 @@ mod management;
 mod modes;
 mod page;
 mod pdus;
+mod provisioning;
 mod provoke;
 mod reservations;
 mod samples;
@@ -45,6 +46,7 @@ fn every_table_of_the_page_has_a_test() {
         commands::REFUSED,
         absent::HEADING,
         limits::HEADING,
+        provisioning::HEADING,
         reservations::HEADING,
         vpd::HEADING,
         modes::HEADING,
