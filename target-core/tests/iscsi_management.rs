@@ -10,6 +10,9 @@ use support::answers::{collect_data_in, itt, r2t, read, reject_reason, sense, st
 use support::{Answer, Direction, TARGET, Wire, login_request, node, node_with, node_with_luns, read10, text, write10};
 use target_core::iscsi::Limits;
 
+/// TASK ABORTED (SAM-5 5.3.1).
+const TASK_ABORTED: u8 = 0x40;
+
 #[test]
 fn commands_are_taken_in_the_order_of_their_numbers() {
     let mut wire = Wire::logged_in(&node(Limits::default()), &[]);
@@ -238,7 +241,7 @@ fn a_reset_reaches_the_other_sessions() {
     two.hold = false;
     two.run(job);
     two.pump();
-    assert!(two.answers.is_empty(), "aborted by the other");
+    assert_eq!(status(two.next()).status, TASK_ABORTED, "TAS is 1");
     let probe = two.command(&[0; 6], Direction::None, 0);
     two.send(&probe, &[]);
     assert_eq!(sense(two.next()).0, 0x06, "and told so by a unit attention");
@@ -307,26 +310,70 @@ fn what_another_holds_is_not_to_be_reset() {
 }
 
 #[test]
-fn a_cleared_task_set_is_told_to_whom_it_concerns() {
-    let node = node(Limits::default());
-    let mut one = Wire::logged_in(&node, &[]);
-    let mut two = Wire::logged_in_as(&node, "iqn.2026-11.net.farlun:two", Isid([0x80, 0, 0, 0, 0, 2]), &[]);
-    let mut idle = Wire::logged_in_as(&node, "iqn.2026-11.net.farlun:idle", Isid([0x80, 0, 0, 0, 0, 3]), &[]);
-    two.hold = true;
-    let command = two.command(&read10(0, 1), Direction::Read, 512);
-    two.send(&command, &[]);
-    manage(&mut one, TaskFunction::ClearTaskSet, 0, RESERVED_TAG, Serial(0));
-    assert_eq!(outcome(one.next()), TaskOutcome::Complete);
-    for (wire, told) in [(&mut one, false), (&mut two, true), (&mut idle, false)] {
-        wire.pump();
-        let probe = wire.command(&[0; 6], Direction::None, 0);
-        wire.send(&probe, &[]);
-        let answer = wire.next();
-        if told {
-            assert_eq!(sense(answer), (0x06, 0x2f, 0x00));
-        } else {
-            assert_eq!(status(answer).status, 0);
-        }
+fn commands_that_another_aborts_end_with_task_aborted() {
+    for function in [TaskFunction::ClearTaskSet, TaskFunction::LogicalUnitReset] {
+        let node = node(Limits::default());
+        let mut one = Wire::logged_in(&node, &[]);
+        let two_port = Isid([0x80, 0, 0, 0, 0, 2]);
+        let mut two = Wire::logged_in_as(
+            &node,
+            "iqn.2026-11.net.farlun:two",
+            two_port,
+            &[("ImmediateData", "No")],
+        );
+        // One waits for its data, one is in a worker's hands, one for those before it.
+        let collecting = two.command(&write10(0, 1), Direction::Write, 512);
+        two.send(&collecting, &[]);
+        let ttt = r2t(two.next()).ttt;
+        two.hold = true;
+        let running = two.command(&read10(0, 1), Direction::Read, 512);
+        two.send(&running, &[]);
+        let behind = ScsiCommand {
+            attribute: iscsi_pdu::TaskAttribute::Ordered,
+            ..two.command(&read10(0, 1), Direction::Read, 512)
+        };
+        two.send(&behind, &[]);
+        manage(&mut one, function, 0, RESERVED_TAG, Serial(0));
+        assert_eq!(outcome(one.next()), TaskOutcome::Complete);
+        // What comes after it is not concerned.
+        let sense_of_reset = two.command(&[0x03, 0, 0, 0, 18, 0], Direction::Read, 18);
+        two.send(&sense_of_reset, &[]);
+        let later = two.command(&write10(1, 1), Direction::Write, 512);
+        two.send(&later, &[]);
+        two.pump();
+        let ends = |two: &mut Wire| {
+            let mut ends = Vec::new();
+            for (response, data) in std::mem::take(&mut two.answers) {
+                match response {
+                    Response::ScsiResponse(_) => ends.push((itt(&response), status((response, data)).status)),
+                    Response::DataIn(_) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+            ends.sort_unstable();
+            ends
+        };
+        assert_eq!(
+            two.answers
+                .iter()
+                .filter(|(response, _)| matches!(response, Response::R2t(_)))
+                .count(),
+            1,
+            "the later write asks for its data"
+        );
+        two.answers
+            .retain(|(response, _)| !matches!(response, Response::R2t(_)));
+        assert_eq!(ends(&mut two), [(behind.itt, TASK_ABORTED)]);
+        two.data_out(collecting.itt, ttt, 0, 0, true, &[1; 512]);
+        assert_eq!(ends(&mut two), [(collecting.itt, TASK_ABORTED)]);
+        two.hold = false;
+        let job = two.held.pop().expect("the read");
+        two.run(job);
+        two.pump();
+        assert_eq!(ends(&mut two), [(running.itt, TASK_ABORTED)]);
+        manage(&mut two, TaskFunction::AbortTaskSet, 0, RESERVED_TAG, Serial(0));
+        assert_eq!(outcome(two.next()), TaskOutcome::Complete);
+        assert_eq!(read(&mut two, 0, 1), [0; 512], "and nothing was written");
     }
 }
 

@@ -270,7 +270,7 @@ proptest! {
             }
         }
         // The same in the other format.
-        let list = [0, 0, 0, 0, 0x0A, 10, 0x04, 0x10, 0, 0, 0, 0, 0, 0, 0, 0];
+        let list = [0, 0, 0, 0, 0x0A, 10, 0x04, 0x10, 0, 0x40, 0, 0, 0, 0, 0, 0];
         for step in &steps {
             nexuses[0].reset_lun(LUN0);
             send(&nexuses[0], &[0; 6], &[]);

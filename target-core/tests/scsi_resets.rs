@@ -125,10 +125,13 @@ fn a_stranger_resets_nothing() {
 }
 
 #[test]
-fn whose_tasks_were_cleared_hears_of_it() {
+fn whose_tasks_were_cleared_hears_of_it_by_their_status_alone() {
     let (one, two) = two_nexuses(memory(64));
-    one.tasks_cleared_by_other(LUN0);
-    good(&two, &[0; 6], &[]);
-    assert_eq!(refused(&one, &[0; 6], &[]), (0x6, 0x2F, 0x00));
+    let write = execution(&one, &write_10(0, 1));
+    assert!(!write.is_aborted());
+    assert!(two.clear_task_set(LUN0).unwrap().is_drained());
+    assert!(write.is_aborted());
+    assert_eq!(status_of(&write, &[1; 512]), Status::TaskAborted);
     good(&one, &[0; 6], &[]);
+    good(&two, &[0; 6], &[]);
 }

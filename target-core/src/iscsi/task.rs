@@ -207,6 +207,13 @@ impl TaskSet {
         aborted
     }
 
+    /// Tells the workers that are at tasks which `doomed` picks to stop early, if they can.
+    pub(super) fn cancel_running(&mut self, doomed: impl Fn(&Task) -> bool) {
+        let running = |task: &&Task| matches!(task.stage, Stage::Running { .. });
+        let tasks = self.tasks.values().filter(running).filter(|task| doomed(task));
+        tasks.for_each(|task| task.cancel.store(true, Relaxed));
+    }
+
     /// Notes a command that came ahead of its turn.
     pub(super) fn hold(&mut self, cmd_sn: Serial, id: Option<TaskId>) {
         self.early.insert(cmd_sn.0, id);

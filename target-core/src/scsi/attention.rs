@@ -17,8 +17,6 @@ pub(crate) enum Attention {
     UnitReset,
     /// I_T NEXUS LOSS OCCURRED.
     NexusLost,
-    /// COMMANDS CLEARED BY ANOTHER INITIATOR.
-    CommandsCleared,
     /// NOT READY TO READY CHANGE, MEDIUM MAY HAVE CHANGED.
     MediumChanged,
     /// CAPACITY DATA HAS CHANGED.
@@ -45,12 +43,11 @@ pub(crate) enum Attention {
 
 impl Attention {
     /// In the order of reporting.
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 15] = [
         Self::PowerOn,
         Self::BusReset,
         Self::UnitReset,
         Self::NexusLost,
-        Self::CommandsCleared,
         Self::MediumChanged,
         Self::CapacityChanged,
         Self::ModeParametersChanged,
@@ -73,7 +70,6 @@ impl Attention {
                 Self::BusReset => (0x29, 0x02),
                 Self::UnitReset => (0x29, 0x03),
                 Self::NexusLost => (0x29, 0x07),
-                Self::CommandsCleared => (0x2F, 0x00),
                 Self::MediumChanged => (0x28, 0x00),
                 Self::CapacityChanged => (0x2A, 0x09),
                 Self::ModeParametersChanged => (0x2A, 0x01),

@@ -195,6 +195,12 @@ impl Execution {
         !matches!(self.action, Action::Read { .. } | Action::Write { .. })
     }
 
+    /// Whether a task management function or a PREEMPT AND ABORT has ended it, or its LUN is gone: if it has not
+    /// begun, it will not.
+    pub fn is_aborted(&self) -> bool {
+        self.path.generations().is_aborted(self.generation)
+    }
+
     /// Bytes the command wants from the initiator, at most [`MAX_TRANSFER_BYTES`](super::MAX_TRANSFER_BYTES).
     pub fn data_out_bytes(&self) -> u64 {
         match &self.action {

@@ -263,9 +263,12 @@ fn page(unit: &LogicalUnit, code: Code, values: Values) -> Vec<u8> {
     if values != Values::Changeable {
         match code {
             CACHING if unit.properties().write_cache == WriteCache::WriteBack => page[2] = WRITE_CACHE.mask,
-            // TST 000b: one task set for all. QUEUE ALGORITHM MODIFIER 1h: unrestricted reordering. TAS 0: commands
-            // that another nexus aborts are not answered.
-            CONTROL => page[3] = 0x10,
+            // TST 000b: one task set for all. QUEUE ALGORITHM MODIFIER 1h: unrestricted reordering. TAS: commands that
+            // another nexus aborts end with TASK ABORTED.
+            CONTROL => {
+                page[3] = 0x10;
+                page[5] = 0x40;
+            }
             // IALUAE: access states, of which there is one, are the target's to change.
             CONTROL_EXTENSION => page[4] = 0x01,
             // LBPERE: thresholds are told of.

@@ -288,21 +288,13 @@ impl Nexus {
     }
 
     /// CLEAR TASK SET: commands prepared before it, by whichever nexus, do not begin any more, those that run are
-    /// what the answer has to wait for. Who hears of it is told by
-    /// [`tasks_cleared_by_other`](Self::tasks_cleared_by_other).
+    /// what the answer has to wait for. The commands themselves tell of it, with TASK ABORTED; there is no unit
+    /// attention beside that (SAM-5 5.14, TAS=1).
     ///
     /// `None`, and nothing has happened, if this nexus is not [admitted](Self::is_admitted) to such a LUN.
     pub fn clear_task_set(&self, lun: [u8; 8]) -> Option<Drain> {
         let path = self.path(lun).filter(|path| path.admit())?;
         Some(path.unit().abort(|_| true))
-    }
-
-    /// Commands of this nexus at the LUN were cleared by another one (CLEAR TASK SET, SAM-6 5.14): this nexus,
-    /// and no other, will hear of it. To be called on the nexus whose commands they were.
-    pub fn tasks_cleared_by_other(&self, lun: [u8; 8]) {
-        if let Some(path) = self.path(lun) {
-            path.pending().establish(Attention::CommandsCleared);
-        }
     }
 
     fn path(&self, lun: [u8; 8]) -> Option<&Arc<Path>> {

@@ -191,9 +191,7 @@ impl Storm {
             kind if kind % 12 == 8 => self.mailbox.post(match script.u8() {
                 0 => Notice::Close(CloseReason::Reinstated),
                 1 => Notice::Close(CloseReason::Stopping),
-                2..=40 => Notice::LunReset(0),
-                41..=80 => Notice::TasksCleared(0),
-                81..=160 => Notice::LunReset(0),
+                2..=160 => Notice::CommandsAborted(0),
                 _ => Notice::MemoryFreed,
             }),
             kind if kind % 12 == 9 => self.drain(usize::from(script.u8())),

@@ -126,7 +126,7 @@ fn sanitizing() -> Response {
 
 /// Sets SWP in the control mode page (SPC-5 7.5.9).
 pub fn write_protect(nexus: &Nexus) {
-    let list = [0, 0, 0, 0, 0x0A, 0x0A, 0, 0x10, 0x08, 0, 0, 0, 0, 0, 0, 0];
+    let list = [0, 0, 0, 0, 0x0A, 0x0A, 0, 0x10, 0x08, 0x40, 0, 0, 0, 0, 0, 0];
     good(nexus, &[0x15, 0x10, 0, 0, list.len() as u8, 0], &list);
 }
 

@@ -30,7 +30,7 @@ pub const REGISTRANTS_ONLY: u8 = 0x05;
 pub const OVERWRITE: ([u8; 10], [u8; 8]) = ([0x48, 0x81, 0, 0, 0, 0, 0, 0, 8, 0], [0x01, 0, 0, 4, 1, 2, 3, 4]);
 
 /// The control mode page with its default values (SPC-5 7.5.9): QUEUE ALGORITHM MODIFIER 1.
-const CONTROL_PAGE: [u8; 12] = [0x0A, 0x0A, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0];
+const CONTROL_PAGE: [u8; 12] = [0x0A, 0x0A, 0, 0x10, 0, 0x40, 0, 0, 0, 0, 0, 0];
 
 /// The command of this operation code and service action for a LUN of such blocks.
 #[rustfmt::skip]

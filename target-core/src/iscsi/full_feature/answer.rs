@@ -182,8 +182,8 @@ impl FullFeature {
 fn residual(task: &Task, response: &Response) -> Residual {
     let expected = u64::from(task.edtl_in) + u64::from(task.edtl_out);
     let moved = match (&task.stage, response.status) {
-        // Refused or failed commands stored nothing that counts.
-        (_, Status::CheckCondition) => response.data_in.len() as u64,
+        // Refused, failed or aborted commands stored nothing that counts.
+        (_, status) if status != Status::Good => response.data_in.len() as u64,
         (Stage::Running { wanted_bytes, .. }, _) if *wanted_bytes > 0 => *wanted_bytes,
         _ => response.data_in.len() as u64,
     };

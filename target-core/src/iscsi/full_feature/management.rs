@@ -18,7 +18,7 @@ use crate::iscsi::mailbox::{CloseReason, Notice};
 use crate::iscsi::output::Output;
 use crate::iscsi::task::{Stage, Task};
 use crate::iscsi::window::Arrival;
-use crate::scsi::{Drain, Nexus};
+use crate::scsi::{Drain, Execution, Nexus, Response};
 
 /// Functions that wait for workers at the same time, at most.
 const PENDING_MAX: usize = 64;
@@ -121,7 +121,7 @@ impl FullFeature {
             TaskFunction::ClearTaskSet => {
                 self.check_lun(lun)?;
                 let cleared = self.nexus().and_then(|nexus| nexus.clear_task_set(lun.0));
-                self.tell_others(lun, Notice::TasksCleared);
+                self.tell_others(lun);
                 Ok(Quiet {
                     tasks: self.abort(|task| task.lun == lun),
                     drains: cleared.into_iter().collect(),
@@ -134,7 +134,7 @@ impl FullFeature {
                     .and_then(|nexus| nexus.reset_lun(lun.0))
                     .into_iter()
                     .collect();
-                self.tell_others(lun, Notice::LunReset);
+                self.tell_others(lun);
                 Ok(Quiet {
                     tasks: self.abort(|task| task.lun == lun),
                     drains,
@@ -173,7 +173,7 @@ impl FullFeature {
         let drains = self.nexus().ok_or(TaskOutcome::NotSupported)?.reset_target();
         for lun in self.luns() {
             if self.check_lun(lun).is_ok() {
-                self.tell_others(lun, Notice::LunReset);
+                self.tell_others(lun);
             }
         }
         Ok(Quiet {
@@ -239,9 +239,9 @@ impl FullFeature {
         }
     }
 
-    fn tell_others(&self, lun: Lun, notice: impl Fn(u16) -> Notice) {
+    fn tell_others(&self, lun: Lun) {
         if let (Kind::Normal { registration, .. }, Some(number)) = (&self.kind, lun.number()) {
-            registration.post_to_others(|| notice(number));
+            registration.post_to_others(|| Notice::CommandsAborted(number));
         }
     }
 
@@ -279,21 +279,12 @@ impl FullFeature {
         self.abort(|_| true);
     }
 
-    /// Another session reset the LUN. The unit attention of the reset tells the initiator why its commands
-    /// are not answered (SAM-6 7.7, TAS=0).
-    pub(super) fn reset_by_other(&mut self, lun: u16) {
-        self.abort(|task| task.lun.number() == Some(lun));
-    }
-
-    /// Another session cleared the task set. Only who lost something by it is told.
-    pub(super) fn cleared_by_other(&mut self, lun: u16) {
-        let before = self.tasks.len();
-        self.abort(|task| task.lun.number() == Some(lun));
-        if self.tasks.len() < before
-            && let Some(nexus) = self.nexus()
-        {
-            nexus.tasks_cleared_by_other(Lun::from_number(lun).0);
-        }
+    /// Another session has aborted the commands at a LUN. Those that have not begun are answered with TASK ABORTED
+    /// (TAS=1, SAM-5 5.6). Those that a worker is at come to their end there, the long ones soon: nobody who has been
+    /// told of the end of a write meets it later.
+    pub(super) fn aborted_by_other(&mut self, lun: u16, out: &mut Output) {
+        self.end_unbegun(lun, Execution::is_aborted, &Response::task_aborted(), out);
+        self.tasks.cancel_running(|task| task.lun.number() == Some(lun));
     }
 
     /// A worker is done with a command that was aborted.
