@@ -59,7 +59,13 @@ pub(crate) async fn login<S: AsyncRead + AsyncWrite + Unpin>(
         stage: options.first_stage,
         chap: match (&options.chap, options.first_stage) {
             (Some(chap), Stage::Security) => Some(Chap::new(chap)?),
-            _ => None,
+            // Nobody is to believe that the target has been asked who it is.
+            (Some(_), _) => {
+                return Err(Error::Misuse(
+                    "CHAP has its place in the security stage, which is left out",
+                ));
+            }
+            (None, _) => None,
         },
         negotiated: Negotiated::defaults(options),
         offered: Vec::new(),

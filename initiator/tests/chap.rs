@@ -292,3 +292,13 @@ async fn one_secret_for_both_directions_is_not_used() {
     });
     assert!(matches!(Session::login(near, &options).await, Err(Error::Misuse(_))));
 }
+
+#[tokio::test]
+async fn a_login_without_the_stage_of_chap_is_not_made_without_chap() {
+    let (near, _peer) = Peer::pair(PIPE_BYTES);
+    let options = LoginOptions {
+        first_stage: Stage::Operational,
+        ..login_options(chap(false))
+    };
+    assert!(matches!(Session::login(near, &options).await, Err(Error::Misuse(_))));
+}

@@ -193,6 +193,52 @@ fn a_long_list_of_targets_comes_in_pieces() {
     assert!(pdus > 10, "512 bytes at a time: {pdus} PDUs");
 }
 
+/// RFC 7143 §11.11.1: an answer with F set to a request without it would be a protocol error.
+#[test]
+fn a_negotiation_that_goes_on_has_its_end_with_the_initiator() {
+    for segment in ["8192", "512"] {
+        let node = node(Limits::default());
+        let mut wire = discovery(&node, segment);
+        let mut request = TextRequest {
+            immediate: true,
+            final_bit: false,
+            continue_: false,
+            lun: Lun::default(),
+            itt: 5,
+            ttt: RESERVED_TAG,
+            cmd_sn: wire.cmd_sn,
+            exp_stat_sn: Serial(0),
+        };
+        let unknown = "y".repeat(500);
+        let steps = [
+            (false, vec![("SendTargets", TARGET), ("X-first", &unknown)], 3),
+            (false, vec![("X-second", "?")], 1),
+            (true, vec![], 0),
+        ];
+        for (last, said, told) in steps {
+            request.final_bit = last;
+            wire.send(&request, &text(&said));
+            let mut whole = Vec::new();
+            loop {
+                let (Response::Text(response), data) = wire.next() else {
+                    panic!("expected a text response")
+                };
+                whole.extend(data);
+                assert_eq!(response.final_bit, last && !response.continue_);
+                assert_eq!(response.ttt == RESERVED_TAG, response.final_bit);
+                request.ttt = response.ttt;
+                if !response.continue_ {
+                    break;
+                }
+                wire.send(&request, &[]);
+            }
+            assert_eq!(pairs(&whole).len(), told, "{whole:?}");
+        }
+        // It is over: the tag means nothing any more.
+        wire.assert_alive();
+    }
+}
+
 #[test]
 fn a_peer_that_asks_without_listening_is_not_read_for_ever() {
     let mut wire = Wire::logged_in(&node(Limits::default()), &[]);

@@ -31,7 +31,8 @@ pub(super) struct TextExchange {
     collector: TextCollector,
     /// The tag under which the rest of a request is to come.
     rest_ttt: Option<u32>,
-    /// The answer that is being sent, how much of it is out, and the tag to ask for the rest by.
+    /// The answer that is being sent, how much of it is out, and the tag to ask for the rest by, or to say more by
+    /// when all of it is out and the request was not the last.
     answer: Option<Answer>,
 }
 
@@ -97,6 +98,12 @@ impl FullFeature {
             .answer
             .as_ref()
             .is_some_and(|answer| answer.ttt == request.ttt);
+        let is_out = |answer: &Answer| answer.sent == answer.text.len();
+        if expected && self.text.answer.as_ref().is_some_and(is_out) {
+            // The initiator goes on with the negotiation, or ends it.
+            self.text.answer = None;
+            return self.take_text(request, data, bhs, out);
+        }
         if expected && data.is_empty() {
             return self.send_text(request, out);
         }
@@ -122,9 +129,11 @@ impl FullFeature {
             .len()
             .min(answer.sent + self.params.max_send_data_segment_bytes as usize);
         let complete = end == answer.text.len();
-        let ttt = if complete { RESERVED_TAG } else { answer.ttt };
-        self.text_response(request, complete, !complete, ttt, &answer.text[answer.sent..end], out);
-        if !complete {
+        // Who has more to say has the last word: F answers F only (RFC 7143 §11.11.1).
+        let is_last = complete && request.final_bit;
+        let ttt = if is_last { RESERVED_TAG } else { answer.ttt };
+        self.text_response(request, is_last, !complete, ttt, &answer.text[answer.sent..end], out);
+        if !is_last {
             answer.sent = end;
             self.text.answer = Some(answer);
         }
