@@ -131,6 +131,7 @@ impl Portals {
         let portal = Portal {
             tag: plan.group,
             way: Way::Network,
+            announce: None,
         };
         let listening = Listening {
             address: listener.local_addr().unwrap_or(plan.address),

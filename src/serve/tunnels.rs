@@ -108,6 +108,7 @@ fn start_portal(target: &Server, table: &Arc<Table>, link: &Link, port: u16, tag
         way: Way::Tunnel {
             user: Some(user_name(link.uid)),
         },
+        announce: None,
     };
     let listening = Listening {
         address,

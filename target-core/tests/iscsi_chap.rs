@@ -696,7 +696,11 @@ fn some_targets_are_for_the_tunnel_or_for_a_portal_group() {
     let node = support::node(Limits::default());
     let target = node.target(TARGET).expect("the target");
     let by = |tag, way| Origin {
-        portal: Portal { tag, way },
+        portal: Portal {
+            tag,
+            way,
+            announce: None,
+        },
         ..origin()
     };
     let tunnel = || Way::Tunnel {

@@ -58,7 +58,11 @@ fn node() -> Arc<Node> {
     let node = Node::new(Limits::default(), targets);
     let portal = |address: &str, tag, way| Listening {
         address: address.parse().expect("an address"),
-        portal: Portal { tag, way },
+        portal: Portal {
+            tag,
+            way,
+            announce: None,
+        },
     };
     let ann = || Way::Tunnel {
         user: Some("ann".to_owned()),
@@ -105,7 +109,11 @@ fn ask(wire: &mut Wire, which: &str) -> Vec<String> {
 
 fn by(local: &str, peer: &str, tag: u16, way: Way) -> Origin {
     Origin {
-        portal: Portal { tag, way },
+        portal: Portal {
+            tag,
+            way,
+            announce: None,
+        },
         local: Some(local.parse().expect("an address")),
         peer: peer.to_owned(),
     }

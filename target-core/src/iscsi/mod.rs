@@ -35,4 +35,4 @@ pub use login::LoginError;
 pub use negotiate::NegotiationError;
 pub use node::{Limits, Node, SessionInfo, Target};
 pub use policy::{Auth, Mode, NamePattern, Policy, Rule, Who};
-pub use portals::{Listening, Origin, Portal, Way};
+pub use portals::{Announced, Listening, Origin, Portal, Way};
