@@ -14,16 +14,24 @@ struct Page {
     subpage: u8,
     offered: Offered,
     bytes: usize,
-    /// Byte and bit of everything that can be changed.
-    changeable: Vec<(usize, u8)>,
-    /// Whether that is so only where there is a write cache.
-    needs_cache: bool,
+    changeable: Bits,
+    /// What is set by default; `None` where that depends on more than the kind of LUN.
+    default: Option<Bits>,
 }
 
 fn pages() -> Vec<Page> {
     let table = page::table(
         HEADING,
-        &["Page", "Sub", "Name", "Offered", "Bytes", "Can be changed", "Contents"],
+        &[
+            "Page",
+            "Sub",
+            "Name",
+            "Offered",
+            "Bytes",
+            "Can be changed",
+            "Set by default",
+            "Contents",
+        ],
     );
     let read = |row: Row| Page {
         code: row.hex(0),
@@ -33,8 +41,8 @@ fn pages() -> Vec<Page> {
             .cell(4)
             .parse()
             .unwrap_or_else(|_| row.fail("not a number of bytes")),
-        changeable: changeable(&row),
-        needs_cache: row.cell(5).starts_with(WRITE_BACK),
+        changeable: Bits::read(&row, 5),
+        default: (row.cell(6) != "varies").then(|| Bits::read(&row, 6)),
         row,
     };
     let pages: Vec<Page> = table.rows.into_iter().map(read).collect();
@@ -45,26 +53,52 @@ fn pages() -> Vec<Page> {
     pages
 }
 
-/// In front of what can be changed only where writes stay in a cache.
-const WRITE_BACK: &str = "write-back: ";
+/// In front of what is so only where writes stay in a cache, and where space can be given back.
+const CONDITIONS: [(&str, fn(Kind) -> bool); 2] = [
+    ("write-back: ", |kind| kind == Kind::WriteBack),
+    ("thin: ", |kind| kind != Kind::Thick),
+];
 
-/// Reads `nothing` or `SWP 4.3, D_SENSE 2.2`: names with byte and bit.
-fn changeable(row: &Row) -> Vec<(usize, u8)> {
-    if row.cell(5) == "nothing" {
-        return Vec::new();
+/// Bits of a page.
+struct Bits {
+    /// Byte and bit.
+    places: Vec<(usize, u8)>,
+    on: fn(Kind) -> bool,
+}
+
+impl Bits {
+    /// Reads `nothing` or `SWP 4.3, D_SENSE 2.2`: names with byte and bit.
+    fn read(row: &Row, at: usize) -> Self {
+        let cell = row.cell(at);
+        let field = |text: &str| {
+            let (name, place) = text.trim().rsplit_once(' ')?;
+            let (byte, bit) = place.split_once('.')?;
+            let bit = bit.parse().ok().filter(|bit| *bit < 8)?;
+            (!name.is_empty()).then_some((byte.parse().ok()?, bit))
+        };
+        let condition = CONDITIONS.iter().find(|(prefix, _)| cell.starts_with(prefix));
+        let (prefix, on) = condition.copied().unwrap_or(("", |_| true));
+        let fields = &cell[prefix.len()..];
+        let places = fields
+            .split(',')
+            .filter(|_| cell != "nothing")
+            .map(|text| field(text).unwrap_or_else(|| row.fail("not fields with byte.bit")));
+        Self {
+            places: places.collect(),
+            on,
+        }
     }
-    let field = |text: &str| {
-        let (name, place) = text.trim().rsplit_once(' ')?;
-        let (byte, bit) = place.split_once('.')?;
-        let bit = bit.parse().ok().filter(|bit| *bit < 8)?;
-        (!name.is_empty()).then_some((byte.parse().ok()?, bit))
-    };
-    let cell = row.cell(5);
-    cell.strip_prefix(WRITE_BACK)
-        .unwrap_or(cell)
-        .split(',')
-        .map(|text| field(text).unwrap_or_else(|| row.fail("not fields with byte.bit")))
-        .collect()
+
+    /// A page of so many bytes with ones in these places, on such a LUN.
+    fn mask(&self, kind: Kind, bytes: usize) -> Vec<u8> {
+        let mut mask = vec![0; bytes];
+        if (self.on)(kind) {
+            for (byte, bit) in &self.places {
+                mask[*byte] |= 1 << bit;
+            }
+        }
+        mask
+    }
 }
 
 /// MODE SENSE (10) without block descriptors.
@@ -155,17 +189,6 @@ fn all_pages_together_are_those_of_the_page() {
 }
 
 impl Page {
-    /// The page of ones where something can be changed on such a LUN.
-    fn mask(&self, kind: Kind) -> Vec<u8> {
-        let mut mask = vec![0; self.bytes];
-        if kind == Kind::WriteBack || !self.needs_cache {
-            for (byte, bit) in &self.changeable {
-                mask[*byte] |= 1 << bit;
-            }
-        }
-        mask
-    }
-
     fn header_bytes(&self) -> usize {
         if self.subpage == 0 { 2 } else { 4 }
     }
@@ -183,12 +206,31 @@ fn mode_select(nexus: &Nexus, page: &[u8]) -> Response {
 }
 
 #[test]
+fn defaults_are_those_of_the_page() {
+    /// PC: current and default values.
+    const CURRENT: u8 = 0b00;
+    const DEFAULT: u8 = 0b10;
+    for page in pages() {
+        for kind in Kind::ALL.into_iter().filter(|kind| page.offered.on(*kind)) {
+            let nexus = kind.nexus();
+            let values = page.get(&nexus, DEFAULT);
+            let from = page.header_bytes();
+            let expected = page.default.as_ref().map(|bits| bits.mask(kind, page.bytes));
+            let differs = expected.is_some_and(|expected| values[from..] != expected[from..]);
+            if differs || page.get(&nexus, CURRENT) != values {
+                page.row.fail(&format!("{kind:?}: {values:02X?}"));
+            }
+        }
+    }
+}
+
+#[test]
 fn changeable_values_are_those_of_the_page() {
     for page in pages() {
         for kind in Kind::ALL.into_iter().filter(|kind| page.offered.on(*kind)) {
             let values = page.get(&kind.nexus(), 0b01);
             let from = page.header_bytes();
-            if values[from..] != page.mask(kind)[from..] {
+            if values[from..] != page.changeable.mask(kind, page.bytes)[from..] {
                 page.row.fail(&format!("{kind:?}: {values:02X?}"));
             }
         }
@@ -199,7 +241,7 @@ fn changeable_values_are_those_of_the_page() {
 fn just_the_bits_on_the_page_can_be_changed() {
     for page in pages() {
         for kind in Kind::ALL.into_iter().filter(|kind| page.offered.on(*kind)) {
-            let mask = page.mask(kind);
+            let mask = page.changeable.mask(kind, page.bytes);
             for (byte, bit) in (page.header_bytes()..page.bytes).flat_map(|byte| (0..8).map(move |bit| (byte, bit))) {
                 let nexus = kind.nexus();
                 let mut wanted = page.get(&nexus, 0b00);
