@@ -474,3 +474,31 @@ fn only_a_command_numbered_before_the_abort_is_aborted_unseen() {
         assert_eq!(write(&mut wire, 0, lba, 2), Ok(()), "its place was not used up");
     }
 }
+
+/// TARGET COLD RESET ends everybody's connection, so it is for those who may use every LUN there is.
+#[test]
+fn who_sees_a_part_of_the_target_does_not_reset_all_of_it() {
+    let (node, target) = serve([memory_unit("a"), memory_unit("b")]);
+    let (mut one, mut two) = two_sessions(&node);
+    target.set_policy(Policy {
+        lun_rules: [(1, vec![rule(INITIATOR, Mode::ReadWrite)])].into(),
+        ..Policy::default()
+    });
+    (one.pump(), two.pump());
+    manage(&mut two, TaskFunction::TargetColdReset, 0, Serial(0));
+    assert_eq!(outcome(&mut two), TaskOutcome::NotAuthorized);
+    (one.pump(), two.pump());
+    one.assert_alive();
+    two.assert_alive();
+    // A LUN that is out of service is nobody's.
+    target.set_policy(Policy::default());
+    let removal = target.device.remove(1).expect("LUN 1");
+    (one.pump(), two.pump());
+    drop(removal);
+    target.device.insert_offline(1).expect("LUN 1 is free");
+    (one.pump(), two.pump());
+    manage(&mut two, TaskFunction::TargetColdReset, 0, Serial(0));
+    assert_eq!(outcome(&mut two), TaskOutcome::Complete);
+    one.pump();
+    assert_eq!(one.connection.ended(), Some(Ended::Closed(CloseReason::ColdReset)));
+}

@@ -182,11 +182,16 @@ impl FullFeature {
         })
     }
 
-    /// The same, and every connection to the target ends, this one too (RFC 7143 §11.5.1). Not while another
-    /// initiator holds a LUN: its connection is not this one's to end.
+    /// The same, and every connection to the target ends, this one too (RFC 7143 §11.5.1). Not while there is a LUN
+    /// that this initiator may not see or that another holds: the connections of those who use it are not this one's
+    /// to end.
     fn reset_target_cold(&mut self) -> Result<Quiet, TaskOutcome> {
-        for lun in self.luns() {
-            self.check_lun(lun)?;
+        let Kind::Normal { registration, nexus } = &self.kind else {
+            return Err(TaskOutcome::NotSupported);
+        };
+        let all = registration.target().device.luns();
+        if !all.keys().all(|lun| nexus.is_admitted(Lun::from_number(*lun).0)) {
+            return Err(TaskOutcome::NotAuthorized);
         }
         let quiet = self.reset_target();
         if let Kind::Normal { registration, .. } = &self.kind {
@@ -224,7 +229,7 @@ impl FullFeature {
         Err(TaskOutcome::NoSuchTask)
     }
 
-    fn nexus(&self) -> Option<&Nexus> {
+    pub(super) fn nexus(&self) -> Option<&Nexus> {
         match &self.kind {
             Kind::Normal { nexus, .. } => Some(nexus),
             Kind::Discovery { .. } => None,
@@ -233,7 +238,8 @@ impl FullFeature {
 
     fn check_lun(&self, lun: Lun) -> Result<(), TaskOutcome> {
         match self.nexus() {
-            Some(nexus) if nexus.is_admitted(lun.0) => Ok(()),
+            // Where nothing is in service there is nothing to abort or reset.
+            Some(nexus) if nexus.is_admitted(lun.0) || nexus.is_offline(lun.0) => Ok(()),
             Some(nexus) if nexus.lun_exists(lun.0) => Err(TaskOutcome::NotAuthorized),
             _ => Err(TaskOutcome::NoSuchLun),
         }
