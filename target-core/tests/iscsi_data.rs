@@ -2,9 +2,10 @@
 
 mod support;
 
+use iscsi_pdu::pdu::sense_bytes;
 use iscsi_pdu::{RESERVED_TAG, RejectReason, Residual, Response, ScsiCommand};
 use support::answers::{collect_data_in, pattern, r2t, read, reject_reason, sense, status};
-use support::{Direction, Wire, node, read10, write10};
+use support::{Answer, Direction, Wire, node, read10, write10};
 use target_core::iscsi::{Ended, Limits};
 
 #[test]
@@ -243,4 +244,39 @@ fn immediate_commands_reserve_what_they_bring() {
     wire.send(&command, &pattern(4096, 1));
     assert_eq!(reject_reason(wire.next()), RejectReason::TooManyImmediate);
     assert!(wire.held.is_empty(), "it is not run");
+}
+
+#[test]
+fn refused_data_is_told_of_in_the_format_that_was_chosen() {
+    let mut wire = Wire::logged_in(&node(Limits::default()), &[("ImmediateData", "No")]);
+    let refuse = |wire: &mut Wire| {
+        // Immediate data that was not agreed to, then a sequence that is too short.
+        let write = wire.command(&write10(0, 1), Direction::Write, 512);
+        wire.send(&write, &[1; 512]);
+        let first = format_and_key(wire.next());
+        let write = wire.command(&write10(0, 1), Direction::Write, 512);
+        wire.send(&write, &[]);
+        let ttt = r2t(wire.next()).ttt;
+        wire.data_out(write.itt, ttt, 0, 0, true, &[1; 256]);
+        assert_eq!(reject_reason(wire.next()), RejectReason::ProtocolError);
+        [first, format_and_key(wire.next())]
+    };
+    assert_eq!(refuse(&mut wire), [(0x70, 0x0b), (0x70, 0x0b)]);
+    // MODE SELECT: D_SENSE.
+    let page = [0, 0, 0, 0, 0x0A, 10, 0x04, 0x10, 0, 0x40, 0, 0, 0, 0, 0, 0];
+    let select = wire.command(&[0x15, 0x10, 0, 0, 16, 0], Direction::Write, 16);
+    wire.send(&select, &[]);
+    let ttt = r2t(wire.next()).ttt;
+    wire.data_out(select.itt, ttt, 0, 0, true, &page);
+    assert_eq!(status(wire.next()).status, 0);
+    assert_eq!(refuse(&mut wire), [(0x72, 0x0b), (0x72, 0x0b)]);
+}
+
+/// Response code and sense key of a CHECK CONDITION.
+fn format_and_key((_, data): Answer) -> (u8, u8) {
+    let sense = sense_bytes(&data).expect("sense data");
+    match sense[0] & 0x7F {
+        0x72 => (0x72, sense[1]),
+        code => (code, sense[2] & 0x0F),
+    }
 }

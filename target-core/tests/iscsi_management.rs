@@ -402,3 +402,22 @@ fn an_ordered_command_waits_for_those_before_and_holds_those_behind() {
         assert_eq!(wire.held.len(), running, "then the ordered one, alone, then the last");
     }
 }
+
+#[test]
+fn nothing_is_at_work_where_nothing_is_in_service() {
+    let node = node(Limits::default());
+    let target = node.target(TARGET).expect("it is there");
+    target.device.insert_offline(3).expect("there is none");
+    let mut wire = Wire::logged_in(&node, &[]);
+    for (function, expected) in [
+        (TaskFunction::AbortTask, TaskOutcome::NoSuchTask),
+        (TaskFunction::AbortTaskSet, TaskOutcome::Complete),
+        (TaskFunction::ClearTaskSet, TaskOutcome::Complete),
+        (TaskFunction::LogicalUnitReset, TaskOutcome::Complete),
+        (TaskFunction::TargetWarmReset, TaskOutcome::Complete),
+        (TaskFunction::TargetColdReset, TaskOutcome::Complete),
+    ] {
+        manage(&mut wire, function, 3, RESERVED_TAG, Serial(0));
+        assert_eq!(outcome(wire.next()), expected, "{function:?}");
+    }
+}

@@ -66,7 +66,10 @@ impl Job {
             Ok(response) => Ok(self.finish(response)),
             Err(WouldBlock) if wait == Wait::Never => Err(self),
             // A medium that would block although it may is broken; the command fails, the thread goes on.
-            Err(WouldBlock) => Ok(self.finish(Response::internal_failure())),
+            Err(WouldBlock) => {
+                let response = self.execution.internal_failure();
+                Ok(self.finish(response))
+            }
         }
     }
 

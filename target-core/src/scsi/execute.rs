@@ -195,6 +195,11 @@ impl Execution {
         !matches!(self.action, Action::Read { .. } | Action::Write { .. })
     }
 
+    /// INTERNAL TARGET FAILURE: a fault of ours, not of the command.
+    pub(crate) fn internal_failure(&self) -> Response {
+        self.path.check(Sense::INTERNAL)
+    }
+
     /// Whether a task management function or a PREEMPT AND ABORT has ended it, or its LUN is gone: if it has not
     /// begun, it will not.
     pub fn is_aborted(&self) -> bool {

@@ -102,12 +102,6 @@ impl Response {
         }
     }
 
-    /// ABORTED COMMAND with this additional sense code and qualifier: how a transport ends a command whose
-    /// data it could not take.
-    pub(crate) fn aborted_command(code: (u8, u8)) -> Self {
-        Self::check(Sense::new(sense::Key::AbortedCommand, code))
-    }
-
     /// TASK ABORTED: it has done nothing.
     pub(crate) fn task_aborted() -> Self {
         Self::status(Status::TaskAborted)
@@ -116,11 +110,6 @@ impl Response {
     /// TASK SET FULL: there is no memory for what the command brings, and it may be sent again.
     pub(crate) fn task_set_full() -> Self {
         Self::status(Status::TaskSetFull)
-    }
-
-    /// INTERNAL TARGET FAILURE: a fault of ours, not of the command.
-    pub(crate) fn internal_failure() -> Self {
-        Self::check(Sense::INTERNAL)
     }
 
     fn check(sense: Sense) -> Self {

@@ -11,7 +11,7 @@ use super::generation::Drain;
 use super::path::Path;
 use super::ports::TargetPort;
 use super::request::Request;
-use super::sense::Sense;
+use super::sense::{Key, Sense};
 use super::table::{self, Access};
 use super::{Prepared, Response, Status, absent};
 
@@ -206,8 +206,8 @@ impl Nexus {
 
     /// How commands to a LUN end that is not there, or not ready.
     pub fn answer_without_unit(&self, lun: [u8; 8], cdb: &[u8]) -> Response {
-        let offline = absent::decode_lun(lun).is_some_and(|lun| self.offline.binary_search(&lun).is_ok());
-        absent::answer(self, if offline { Sense::OFFLINE } else { Sense::NO_SUCH_LUN }, cdb)
+        let sense = if self.is_offline(lun) { Sense::OFFLINE } else { Sense::NO_SUCH_LUN };
+        absent::answer(self, sense, cdb)
     }
 
     /// How commands end whose LUN is not there any more, or is another now.
@@ -216,7 +216,20 @@ impl Nexus {
         self.answer_without_unit(lun, &[0])
     }
 
-    /// Whether there is such a LUN.
+    /// ABORTED COMMAND with this additional sense code and qualifier: how a transport ends a command to a LUN whose
+    /// data it could not take.
+    pub fn aborted_command(&self, lun: [u8; 8], code: (u8, u8)) -> Response {
+        let sense = Sense::new(Key::AbortedCommand, code);
+        self.path(lun)
+            .map_or_else(|| Response::check(sense), |path| path.check(sense))
+    }
+
+    /// Whether a LUN is there and out of service.
+    pub fn is_offline(&self, lun: [u8; 8]) -> bool {
+        absent::decode_lun(lun).is_some_and(|lun| self.offline.binary_search(&lun).is_ok())
+    }
+
+    /// Whether there is such a LUN, and it is in service.
     pub fn lun_exists(&self, lun: [u8; 8]) -> bool {
         self.path(lun).is_some()
     }

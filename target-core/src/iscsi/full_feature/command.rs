@@ -140,7 +140,7 @@ impl FullFeature {
             None
         };
         let stage = match problem {
-            Some(problem) => Stage::Refused(Response::aborted_command(problem)),
+            Some(problem) => Stage::Refused(self.data_not_taken(command.lun, problem)),
             // There was no memory for it.
             None if received.data_bytes > 0 && received.data.is_none() => Stage::Refused(Response::task_set_full()),
             None => Stage::Early(Box::new(command.clone())),

@@ -1,8 +1,8 @@
 //! Collecting a command's data: unsolicited Data-Outs, R2Ts and the Data-Outs that answer them (RFC 7143
 //! §11.7, §11.8). DataPDUInOrder and DataSequenceInOrder are always Yes, so data comes from front to back.
 
-use iscsi_pdu::RESERVED_TAG;
 use iscsi_pdu::pdu::{DataOut as DataOutPdu, R2t, RejectReason};
+use iscsi_pdu::{Lun, RESERVED_TAG};
 
 use super::{
     FullFeature, INCORRECT_AMOUNT_OF_DATA, PROTOCOL_SERVICE_CRC_ERROR, Placement, Received, UNEXPECTED_UNSOLICITED_DATA,
@@ -69,11 +69,21 @@ impl FullFeature {
             Problem::Amount => (RejectReason::ProtocolError, INCORRECT_AMOUNT_OF_DATA),
         };
         self.reject(reason, bhs, out);
+        let Some(lun) = self.tasks.get_mut(id).map(|task| task.lun) else {
+            return;
+        };
+        let response = self.data_not_taken(lun, sense_code);
         if let Some(task) = self.tasks.get_mut(id)
             && matches!(task.stage, Stage::Early(_) | Stage::Collecting(_))
         {
-            task.stage = Stage::Refused(Response::aborted_command(sense_code));
+            task.stage = Stage::Refused(response);
         }
+    }
+
+    /// How a command ends whose data could not be taken.
+    pub(super) fn data_not_taken(&self, lun: Lun, sense_code: (u8, u8)) -> Response {
+        self.nexus()
+            .map_or_else(Response::task_aborted, |nexus| nexus.aborted_command(lun.0, sense_code))
     }
 
     /// Sends the R2Ts that a command may have open, once its memory is reserved.
