@@ -81,12 +81,16 @@ impl LogicalUnit {
         })
     }
 
-    /// Puts the medium back in. Every nexus but the one that did it hears of it.
-    pub(super) fn load(&self, path: &Path) {
+    /// Puts the medium back in, unless a nexus forbids that it moves. Every nexus but the one that did it hears of it.
+    pub(super) fn load(&self, path: &Path) -> Result<(), Sense> {
         if self.is_loaded() {
-            return;
+            return Ok(());
+        }
+        if self.upkeep().removal().with(|nexuses| !nexuses.is_empty()) {
+            return Err(Sense::REMOVAL_PREVENTED);
         }
         self.upkeep().exchange(EJECTED, 0);
         self.tell_others(path, Attention::MediumChanged);
+        Ok(())
     }
 }

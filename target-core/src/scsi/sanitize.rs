@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Status;
 use super::execute::{Action, Failure, Job, Outcome};
@@ -269,9 +269,25 @@ fn carry_out(unit: &LogicalUnit, work: &Work) -> Result<(), MediumError> {
             each_step(unit, WRITE_STEP_BYTES, pass, *passes, |offset_bytes, length_bytes| {
                 let data = &piece[..length_bytes as usize];
                 unit.medium()
-                    .write(offset_bytes, data, Durability::Cached, Wait::Allowed)
+                    .write(offset_bytes, data, Durability::Cached, Wait::Allowed)?;
+                pace(unit, length_bytes);
+                Ok(())
             })
         }),
+    }
+}
+
+/// Takes as long as the unit's limit asks for so many bytes: sanitizing is no way around it.
+fn pace(unit: &LogicalUnit, bytes: u64) {
+    let start = Instant::now();
+    loop {
+        let rate = unit.shaper().rate().bytes_per_s;
+        let due_ms = bytes.saturating_mul(1000).checked_div(rate).unwrap_or(0);
+        let left = Duration::from_millis(due_ms).saturating_sub(start.elapsed());
+        if left.is_zero() || unit.upkeep().sanitize().stop.load(Ordering::SeqCst) {
+            return;
+        }
+        std::thread::sleep(left.min(Duration::from_millis(LOOK_EVERY_MS)));
     }
 }
 

@@ -29,9 +29,14 @@ pub(super) fn request_sense(request: &Request<'_>) -> Planned {
 /// wants, and the unit stays ready. Only a removable medium is ejected and loaded.
 pub(super) fn start_stop_unit(request: &Request<'_>) -> Planned {
     let cdb = request.cdb;
-    // POWER CONDITION: there are none.
+    // POWER CONDITION: there are none to change to. With one, START and LOEJ count for nothing (SBC-4 5.31), and to a
+    // unit that ejects it means no more than that.
     if cdb[4] & 0xF0 != 0 {
-        return Err(Sense::cdb_field(4, 7));
+        return if request.unit.upkeep().options().removable {
+            Ok(Plan::Answer(Vec::new()))
+        } else {
+            Err(Sense::cdb_field(4, 7))
+        };
     }
     let (start, no_flush) = (cdb[4] & 0x01 != 0, cdb[4] & 0x04 != 0);
     // Starting harms nobody (SBC-4 table 15).
@@ -47,7 +52,7 @@ pub(super) fn start_stop_unit(request: &Request<'_>) -> Planned {
         if !start {
             return Ok(Plan::Run(Action::Eject { flush: !no_flush }));
         }
-        request.unit.load(request.path);
+        request.unit.load(request.path)?;
         return Ok(Plan::Answer(Vec::new()));
     }
     if !request.unit.is_loaded() {

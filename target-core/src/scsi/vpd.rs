@@ -5,7 +5,8 @@ use super::inquiry::{ascii, padded};
 use super::ports::TargetPort;
 use super::request::Request;
 use super::sense::{MAX_SENSE_BYTES, Sense};
-use super::{Identity, copy, limits};
+use super::unit::LogicalUnit;
+use super::{Identity, copy, limits, sanitize};
 use crate::lun::WriteCache;
 
 /// The pages there are, in order.
@@ -36,7 +37,7 @@ pub(super) fn page(request: &Request<'_>, code: u8) -> Result<Vec<u8>, Sense> {
         0x87 => mode_page_policy(),
         0x88 => scsi_ports(request),
         0xB0 => limits::block_limits(unit),
-        0xB1 => characteristics(),
+        0xB1 => characteristics(unit),
         0xB2 => limits::provisioning(unit),
         _ => return Err(Sense::cdb_field(2, 7)),
     };
@@ -136,9 +137,13 @@ fn mode_page_policy() -> Vec<u8> {
 }
 
 /// Block device characteristics (SBC-4 6.6.2): a medium that does not rotate.
-fn characteristics() -> Vec<u8> {
+fn characteristics(unit: &LogicalUnit) -> Vec<u8> {
     let mut body = vec![0; 60];
     body[1] = 0x01;
+    // WABEREQ 01b: after BLOCK ERASE blocks can be read without having been written.
+    if sanitize::is_offered(unit, sanitize::BLOCK_ERASE) {
+        body[3] = 0x40;
+    }
     body
 }
 

@@ -98,11 +98,7 @@ fn target(bytes: &[u8], at: u16) -> Result<Option<Target>, Sense> {
     if bytes[0] != IDENTIFICATION {
         return Err(Sense::UNKNOWN_TARGET_DESCRIPTOR);
     }
-    // LU ID TYPE: logical units only.
-    if bytes[1] & 0xC0 != 0 {
-        return Err(Sense::parameter_field(at + 1, 7));
-    }
-    // NUL.
+    // LU ID TYPE is obsolete since SPC-5, and ignored. NUL.
     if bytes[1] & 0x20 != 0 {
         return Ok(None);
     }
