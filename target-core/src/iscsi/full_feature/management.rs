@@ -182,11 +182,16 @@ impl FullFeature {
         })
     }
 
-    /// The same, and every connection to the target ends, this one too (RFC 7143 §11.5.1). Not while another
-    /// initiator holds a LUN: its connection is not this one's to end.
+    /// The same, and every connection to the target ends, this one too (RFC 7143 §11.5.1). Not while there is a LUN
+    /// that this initiator may not see or that another holds: the connections of those who use it are not this one's
+    /// to end.
     fn reset_target_cold(&mut self) -> Result<Quiet, TaskOutcome> {
-        for lun in self.luns() {
-            self.check_lun(lun)?;
+        let Kind::Normal { registration, nexus } = &self.kind else {
+            return Err(TaskOutcome::NotSupported);
+        };
+        let all = registration.target().device.luns();
+        if !all.keys().all(|lun| nexus.is_admitted(Lun::from_number(*lun).0)) {
+            return Err(TaskOutcome::NotAuthorized);
         }
         let quiet = self.reset_target();
         if let Kind::Normal { registration, .. } = &self.kind {
