@@ -53,8 +53,11 @@ fn pages() -> Vec<Page> {
     pages
 }
 
+/// Whether something is so on a kind of LUN.
+type On = fn(Kind) -> bool;
+
 /// In front of what is so only where writes stay in a cache, and where space can be given back.
-const CONDITIONS: [(&str, fn(Kind) -> bool); 2] = [
+const CONDITIONS: [(&str, On); 2] = [
     ("write-back: ", |kind| kind == Kind::WriteBack),
     ("thin: ", |kind| kind != Kind::Thick),
 ];
@@ -63,7 +66,7 @@ const CONDITIONS: [(&str, fn(Kind) -> bool); 2] = [
 struct Bits {
     /// Byte and bit.
     places: Vec<(usize, u8)>,
-    on: fn(Kind) -> bool,
+    on: On,
 }
 
 impl Bits {
