@@ -10,6 +10,7 @@ use crate::provoke::write_protect;
 use crate::samples::{self, EJECT, LOAD, REGISTRANTS_ONLY};
 use crate::scsi_support::{LUN0, device, good, run, sense};
 use crate::senses::{Given, rows};
+use crate::source;
 use crate::units::{self, BLOCKS, Kind};
 
 pub const ATTENTIONS: &str = "Unit attentions";
@@ -79,6 +80,30 @@ fn every_unit_attention_is_established_as_the_page_says() {
             row.fail(&format!("established: {}", came.map_or("nothing".to_owned(), show)));
         }
     }
+}
+
+/// All conditions that there are, in the order in which the source reports them.
+#[test]
+fn the_conditions_of_the_source_are_those_of_the_page() {
+    let text = source::text("scsi/attention.rs");
+    let list = text
+        .split("const ALL: ")
+        .nth(1)
+        .and_then(|behind| behind.split("];").next());
+    let names = list.expect("the list of conditions").split("Self::").skip(1);
+    let known: Vec<(u8, u8)> = names
+        .map(|name| name.trim_end().trim_end_matches(','))
+        .map(|name| source::pair_behind(&text, &format!("Self::{name} => ")).expect(name))
+        .collect();
+    let mut on_page = Vec::new();
+    for (row, (key, code, qualifier), given) in rows(ATTENTIONS, |row| row.sense(0)) {
+        assert_eq!(key, 0x06, "UNIT ATTENTION: {row:?}");
+        // A row may say of what the source does not know that it is not there.
+        if given != Given::No || known.contains(&(code, qualifier)) {
+            on_page.push((code, qualifier));
+        }
+    }
+    assert_eq!(on_page, known);
 }
 
 /// The order of the rows is the order of reporting: whatever can be made pending together comes out so.
