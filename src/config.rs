@@ -16,7 +16,7 @@ mod survey;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use target_core::iscsi::Limits;
+use target_core::iscsi::{Announced, Limits};
 use target_core::iscsi::chap::Digest;
 use target_core::iscsi::policy::{Auth, Policy};
 use target_core::lun::WriteCache;
@@ -195,12 +195,14 @@ pub(crate) enum MediumPlan {
 }
 
 /// A portal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PortalPlan {
     /// Where to listen.
     pub(crate) address: SocketAddr,
     /// Portal group tag.
     pub(crate) group: u16,
+    /// What initiators are told in place of the address.
+    pub(crate) announce: Option<Announced>,
     /// Line of the file.
     pub(crate) line: Option<usize>,
 }

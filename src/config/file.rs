@@ -168,6 +168,7 @@ pub(super) struct PortalTable {
     #[serde(default)]
     pub(super) allow_public: bool,
     pub(super) group: Option<Spanned<i64>>,
+    pub(super) announce: Option<Spanned<String>>,
 }
 
 /// An address to listen on, with or without a port.

@@ -177,6 +177,7 @@ fn access_and_services_are_understood() {
         [[portal]]
         listen = "127.0.0.1"
         group = 7
+        announce = "nas.example.com:3260"
         [control]
         socket = "control.sock"
         group = "0"
@@ -225,6 +226,8 @@ fn access_and_services_are_understood() {
     assert_eq!((first.unmap_command, first.unmapped_reads_anything), (true, false));
     assert_eq!((second.unmap_command, second.unmapped_reads_anything), (false, true));
     assert_eq!(plan.portals[0].group, 7);
+    let announced = plan.portals[0].announce.as_ref().map(ToString::to_string);
+    assert_eq!(announced.as_deref(), Some("nas.example.com:3260"));
     let control = (plan.control.enable, plan.control.socket, plan.control.group);
     assert_eq!(control, (true, Some("/etc/farlun/control.sock".into()), Some(0)));
     assert_eq!(plan.metrics.map(|metrics| metrics.address.port()), Some(9260));
@@ -371,6 +374,11 @@ const SPOILT: &[(&str, &str, &[&str])] = &[
         &["farlun.toml:8:", "allow_public = true"],
     ),
     ("127.0.0.1:3260", "127.0.0.1:0", &["farlun.toml:8:", "name a port"]),
+    (
+        "listen = \"127.0.0.1:3260\"",
+        "listen = \"127.0.0.1:3260\"\nannounce = \"nas\"",
+        &["farlun.toml:9:", "\"nas\" is no address to tell initiators: write host:port"],
+    ),
     (
         "listen = \"127.0.0.1:3260\"",
         "listen = \"127.0.0.1\"\n[[portal]]\nlisten = \"127.0.0.1:3260\"",

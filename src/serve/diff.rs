@@ -293,14 +293,15 @@ fn needs_opening(old: &LunPlan, new: &LunPlan) -> Vec<&'static str> {
 }
 
 fn node_changes(old: &Desired, new: &Desired, changes: &mut Vec<Change>) {
-    let same = |one: &PortalPlan, other: &PortalPlan| (one.address, one.group) == (other.address, other.group);
+    let key = |portal: &PortalPlan| (portal.address, portal.group, portal.announce.clone());
+    let same = |one: &PortalPlan, other: &PortalPlan| key(one) == key(other);
     let (old_portals, new_portals) = (&old.plan.portals, &new.plan.portals);
     let missing = |portal: &PortalPlan, list: &[PortalPlan]| !list.iter().any(|other| same(portal, other));
     for portal in old_portals.iter().filter(|portal| missing(portal, new_portals)) {
-        changes.push(Change::RemovePortal(*portal));
+        changes.push(Change::RemovePortal(portal.clone()));
     }
     for portal in new_portals.iter().filter(|portal| missing(portal, old_portals)) {
-        changes.push(Change::AddPortal(*portal));
+        changes.push(Change::AddPortal(portal.clone()));
     }
     let users = |desired: &Desired| {
         let discovery = &desired.plan.discovery;
@@ -407,14 +408,24 @@ impl std::fmt::Display for Change {
             Self::SetLun { target, new, what, .. } => write!(f, "~ LUN {} of {target}: {}", new.lun, what.join(", ")),
             Self::Offline { target, lun } => write!(f, "~ LUN {} of {target}: offline", lun.lun),
             Self::Online { target, lun } => write!(f, "~ LUN {} of {target}: online", lun.lun),
-            Self::RemovePortal(portal) => write!(f, "- portal {} (group {})", portal.address, portal.group),
-            Self::AddPortal(portal) => write!(f, "+ portal {} (group {})", portal.address, portal.group),
+            Self::RemovePortal(portal) => write!(f, "- portal {portal}"),
+            Self::AddPortal(portal) => write!(f, "+ portal {portal}"),
             Self::Discovery => write!(f, "~ discovery"),
             Self::Limits => write!(f, "~ limits, for connections to come"),
             Self::Metrics(Some(metrics)) => write!(f, "~ metrics at {}", metrics.address),
             Self::Metrics(None) => write!(f, "- metrics"),
             Self::Restart(what) => write!(f, "~ {what}: after a restart"),
         }
+    }
+}
+
+impl std::fmt::Display for PortalPlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (group {}", self.address, self.group)?;
+        if let Some(announced) = &self.announce {
+            write!(f, ", announced as {announced}")?;
+        }
+        f.write_str(")")
     }
 }
 

@@ -131,7 +131,7 @@ impl Portals {
         let portal = Portal {
             tag: plan.group,
             way: Way::Network,
-            announce: None,
+            announce: plan.announce.clone(),
         };
         let listening = Listening {
             address: listener.local_addr().unwrap_or(plan.address),

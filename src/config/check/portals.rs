@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use target_core::iscsi::policy::Auth;
-use target_core::iscsi::portals::DEFAULT_PORTAL_GROUP_TAG;
+use target_core::iscsi::portals::{DEFAULT_PORTAL_GROUP_TAG, NoAddress};
 use toml::Spanned;
 
 use super::{number, overlap};
@@ -34,7 +34,19 @@ pub(super) fn portals(tables: Vec<PortalTable>, targets: &[TargetPlan], problems
             );
         }
         let group = group("group", table.group.as_ref(), problems);
-        portals.push(PortalPlan { address, group, line });
+        let announce = table.announce.and_then(|announce| {
+            let line = problems.line_of(&announce.span());
+            let parsed = announce.into_inner().parse();
+            parsed
+                .map_err(|error: NoAddress| problems.add(line, error.to_string()))
+                .ok()
+        });
+        portals.push(PortalPlan {
+            address,
+            group,
+            announce,
+            line,
+        });
     }
     portals
 }

@@ -96,6 +96,16 @@ fn each_change_is_told_by_itself() {
     );
     assert_eq!(
         changes(&[(
+            "listen = \"127.0.0.1\"",
+            "listen = \"127.0.0.1\"\nannounce = \"nas:860\""
+        )]),
+        [
+            "- portal 127.0.0.1:3260 (group 1)",
+            "+ portal 127.0.0.1:3260 (group 1, announced as nas:860)"
+        ]
+    );
+    assert_eq!(
+        changes(&[(
             "[[portal]]",
             "[metrics]\nlisten = \"127.0.0.1:9260\"\n[limits]\nidle_ping_ms = 100\n[[portal]]"
         )]),

@@ -113,7 +113,7 @@ impl<'a> Commit<'a> {
             }
             (Step::Leave, Change::RemovePortal(portal)) => {
                 self.serving.portals.stop(portal.address).await;
-                self.undo.push(Undo::Listen(*portal));
+                self.undo.push(Undo::Listen(portal.clone()));
             }
             (Step::Leave, Change::RemoveLun { target, lun }) => {
                 let removal = self.device(target)?.remove(lun.lun)?;
@@ -164,7 +164,7 @@ impl<'a> Commit<'a> {
                         .map_err(|error| anyhow!(portals::explain(portal.address, &error)))?,
                 };
                 self.serving.portals.start(portal, listener);
-                self.undo.push(Undo::Unlisten(*portal));
+                self.undo.push(Undo::Unlisten(portal.clone()));
             }
             _ => {}
         }
