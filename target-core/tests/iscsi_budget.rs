@@ -192,3 +192,30 @@ proptest! {
         prop_assert_eq!(node.budget.window.used_bytes(), 0);
     }
 }
+
+/// Anybody may discover, often and for long.
+#[test]
+fn discovery_sessions_leave_no_less_memory_for_others() {
+    let limits = Limits {
+        transfer_memory_bytes: 1024 * 1024,
+        ..Limits::default()
+    };
+    let node = node(limits);
+    let strangers: Vec<_> = (0..100)
+        .map(|_| {
+            let mut wire = Wire::new(&node);
+            let keys = [("InitiatorName", "iqn.stranger"), ("SessionType", "Discovery")];
+            let login = wire.login(&support::login_request(), &support::text(&keys));
+            assert!(login.0.transit);
+            wire
+        })
+        .collect();
+    let keys = [("InitialR2T", "Yes"), ("ImmediateData", "No")];
+    let mut wire = Wire::logged_in(&node, &keys);
+    for _ in 0..4 {
+        let write = wire.command(&write10(0, 512), Direction::Write, 256 * 1024);
+        wire.send(&write, &[]);
+        assert!(matches!(wire.next().0, Response::R2t(_)), "all memory is its own");
+    }
+    drop(strangers);
+}

@@ -118,6 +118,8 @@ const SPARE_PART: usize = 4;
 pub struct Share {
     pool: Arc<Pool>,
     used_bytes: Arc<AtomicUsize>,
+    /// Whether it makes the equal share of the others smaller.
+    counts: bool,
 }
 
 impl Share {
@@ -127,6 +129,17 @@ impl Share {
         Self {
             pool: Arc::clone(pool),
             used_bytes: Arc::default(),
+            counts: true,
+        }
+    }
+
+    /// A share of somebody who will not want anything (a discovery session), and does not make that of the others
+    /// smaller: strangers can have many.
+    pub fn of_nothing(pool: &Arc<Pool>) -> Self {
+        Self {
+            pool: Arc::clone(pool),
+            used_bytes: Arc::default(),
+            counts: false,
         }
     }
 
@@ -273,7 +286,9 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         self.leave_line();
-        self.pool.sharers.fetch_sub(1, SeqCst);
+        if self.counts {
+            self.pool.sharers.fetch_sub(1, SeqCst);
+        }
     }
 }
 
@@ -373,6 +388,16 @@ mod tests {
         let _half = greedy.try_reserve(500).expect("its share");
         assert!(greedy.try_reserve(1).is_none(), "more than an equal share");
         assert!(late.try_reserve(500).is_some());
+    }
+
+    #[test]
+    fn who_wants_nothing_takes_nothing_from_the_share_of_others() {
+        let budget = Budget::new(1000, 0);
+        let share = Share::new(&budget.window);
+        let strangers: Vec<_> = (0..100).map(|_| Share::of_nothing(&budget.window)).collect();
+        let _all: Vec<_> = (0..10).map(|_| share.try_reserve(100).expect("its share")).collect();
+        drop(strangers);
+        assert_eq!(share.fair_bytes(), 1000);
     }
 
     #[test]

@@ -163,8 +163,11 @@ impl FullFeature {
             ),
             Kind::Discovery { .. } => (Fence::default(), Arc::default(), Gates::new(None, mailbox.clone())),
         };
-        let window_share = Share::new(&node.budget.window);
-        let transfer_share = Share::new(&node.budget.transfer);
+        let share = match &login.kind {
+            Kind::Normal { .. } => Share::new,
+            Kind::Discovery { .. } => Share::of_nothing,
+        };
+        let (window_share, transfer_share) = (share(&node.budget.window), share(&node.budget.transfer));
         let mut window = Window::new(login.exp_cmd_sn, limits.command_window, slot_bytes);
         window.open(&window_share, 0);
         if window.is_shut() {
