@@ -4,8 +4,10 @@ mod scsi_support;
 
 use std::sync::Arc;
 
+use scsi_support::gate::Gate;
+use scsi_support::lax::Lax;
 use scsi_support::*;
-use target_core::lun::{Medium, MemoryMedium};
+use target_core::lun::{Medium, MemoryMedium, Wait};
 use target_core::scsi::{
     Device, Identity, LogicalUnit, LogicalUnitOptions, MediumOptions, Mode, Nexus, Response, Status, TargetPort,
 };
@@ -20,6 +22,10 @@ const BLOCKS: u64 = 8192;
 
 fn unit(serial: &str, block_bytes: u32, copy_offload: bool) -> Arc<LogicalUnit> {
     let medium = MemoryMedium::new(BLOCKS * u64::from(block_bytes), block_bytes).unwrap();
+    unit_of(Arc::new(medium), serial, copy_offload)
+}
+
+fn unit_of(medium: Arc<dyn Medium>, serial: &str, copy_offload: bool) -> Arc<LogicalUnit> {
     let identity = Identity {
         serial: serial.to_owned(),
         ..identity()
@@ -32,7 +38,7 @@ fn unit(serial: &str, block_bytes: u32, copy_offload: bool) -> Arc<LogicalUnit> 
         },
         ..LogicalUnitOptions::default()
     };
-    LogicalUnit::with_options(Arc::new(medium) as Arc<dyn Medium>, identity, options)
+    LogicalUnit::with_options(medium, identity, options)
 }
 
 fn pair() -> Arc<Device> {
@@ -305,4 +311,39 @@ fn it_is_off_unless_it_was_asked_for() {
     assert_eq!(kinds, [0x0001, 0x0004, 0x0008, 0x000C, 0x8001]);
     // EXTENDED COPY with one service action, RECEIVE COPY RESULTS with two.
     assert_eq!(page[8..16], [7, 0x83, 1, 0, 0x84, 2, 0, 3]);
+}
+
+/// What is forbidden in the middle of a copy holds from the next piece on.
+#[test]
+fn a_unit_that_changes_under_a_copy_is_left_alone() {
+    type Change = fn(&LogicalUnit);
+    let changes: [(Change, (u8, u8, u8)); 2] = [
+        (
+            |unit| assert!(unit.set_read_only(true).wait(std::time::Duration::from_secs(5))),
+            NOT_REACHABLE,
+        ),
+        (|unit| unit.resize(1 << 20).unwrap(), ABORTED),
+    ];
+    for (change, expected) in changes {
+        let gate = Gate::new(BLOCKS);
+        let to = unit_of(Lax::new(&gate), "one", true);
+        let nexus = attach(&device([(0, unit("zero", 512, true)), (1, Arc::clone(&to))]));
+        good(&nexus, &cdb_16(0x8A, 0, 0, 6144), &[7; 6144 * 512]);
+        let both = [target(&nexus, LUN0, 512), target(&nexus, LUN1, 512)];
+        let list = list(&both, &[segment(0, 1, 6144, 0, 0)]);
+        gate.shut();
+        std::thread::scope(|scope| {
+            let copy = scope.spawn(|| copy(&nexus, &list));
+            gate.wait_for(1);
+            let change = scope.spawn(|| change(&to));
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            assert!(!change.is_finished(), "the piece that has begun is waited for");
+            gate.open();
+            change.join().unwrap();
+            assert_eq!(sense(&copy.join().unwrap()), expected);
+        });
+        let mut beyond = Vec::new();
+        gate.read(1 << 20, 1 << 20, &mut beyond, Wait::Allowed).unwrap();
+        assert!(beyond.iter().all(|&byte| byte == 0), "nothing is written any more");
+    }
 }

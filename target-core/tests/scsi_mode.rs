@@ -221,8 +221,14 @@ fn without_cache_every_write_is_stable() {
     assert_eq!(pages(two_heard(&two), CURRENT, 0x08, 0)[2], 0, "and the other sees it");
     assert_eq!(pages(&one, DEFAULT, 0x08, 0)[2], 0x04);
     writes(6, 0);
+    let list = unmap_list(&[(0, 8)]);
+    medium.counts();
+    good(&one, &unmap_cdb(&list), &list);
+    assert_eq!(medium.counts().2, 1, "zeroes are data like any other");
     cache(&one, true);
     writes(0, 6);
+    good(&one, &unmap_cdb(&list), &list);
+    assert_eq!(medium.counts().2, 0);
 
     fn two_heard(two: &Nexus) -> &Nexus {
         assert_eq!(refused(two, &[0; 6], &[]), MODE_PARAMETERS_CHANGED);

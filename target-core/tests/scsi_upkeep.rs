@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use scsi_support::cached::Cached;
 use scsi_support::gate::Gate;
+use scsi_support::lax::Lax;
 use scsi_support::*;
 use target_core::lun::{Allocation, FileMedium, FileOptions, Medium, MemoryMedium, MemoryOptions, Wait};
 use target_core::scsi::{Execution, LogicalUnit, LogicalUnitOptions, MediumOptions, Nexus, Prepared, Status};
@@ -534,4 +536,83 @@ fn a_terabyte_of_file_is_given_back_in_moments() {
             "all of it is a hole"
         );
     }
+}
+
+#[test]
+fn sanitizing_waits_for_a_write_that_waits_for_a_worker() {
+    let gate = Gate::new(64);
+    let unit = unit(Arc::clone(&gate) as Arc<dyn Medium>, MediumOptions::default());
+    let (disk, other) = two(&unit);
+    let never = AtomicBool::new(false);
+    // It stops half-way and is to be made again by a worker, but all workers are busy for a while.
+    gate.shut();
+    let write = execution(&other, &write_10(5, 2));
+    assert!(write.run(&[1; 1024], Wait::Never, &never).is_err());
+    gate.open();
+    good(&disk, &sanitize(0x82, &[]), &[]);
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(refused(&disk, &TEST_UNIT_READY, &[]), IN_PROGRESS);
+    let late = write.run(&[1; 1024], Wait::Allowed, &never).unwrap();
+    assert_eq!(sense(&late), IN_PROGRESS);
+    drop(write);
+    until("the end of it", || {
+        run(&disk, &TEST_UNIT_READY, &[]).status == Status::Good
+    });
+    assert_eq!(good(&disk, &read_10(5, 2), &[]), [0; 1024]);
+}
+
+#[test]
+fn a_reset_does_not_wait_for_the_end_of_sanitizing() {
+    let gate = Gate::new(64);
+    let unit = unit(Arc::clone(&gate) as Arc<dyn Medium>, MediumOptions::default());
+    let (disk, other) = two(&unit);
+    let list = overwrite(1, &[0xAA]);
+    gate.shut();
+    thread::scope(|scope| {
+        let sanitize = scope.spawn(|| run(&disk, &sanitize(0x01, &list), &list).status);
+        gate.wait_for(1);
+        let reset = other.reset_lun(LUN0).unwrap();
+        assert!(
+            reset.wait(Duration::from_secs(2)),
+            "the command is gone, its work goes on"
+        );
+        assert_eq!(sanitize.join().unwrap(), Status::TaskAborted);
+        assert_eq!(refused(&other, &TEST_UNIT_READY, &[]), (0x6, 0x29, 0x03));
+        assert_eq!(refused(&other, &TEST_UNIT_READY, &[]), IN_PROGRESS);
+        gate.open();
+    });
+    until("the end of it", || {
+        run(&other, &TEST_UNIT_READY, &[]).status == Status::Good
+    });
+    assert_eq!(good(&other, &read_10(63, 1), &[]), [0xAA; 512]);
+}
+
+#[test]
+fn a_unit_that_becomes_smaller_meanwhile_refuses_what_is_beyond_its_end() {
+    let gate = Gate::new(64);
+    let medium = Lax::new(&gate);
+    let disk = nexus(Arc::clone(&medium) as Arc<dyn Medium>);
+    for cdb in [cdb_16(0x93, 0x01, 60, 0), {
+        let mut cdb = cdb_16(0x9E, 0x12, 60, 0);
+        cdb[13] = 64;
+        cdb
+    }] {
+        medium.melts_by_bytes.store(0, Ordering::SeqCst);
+        medium.resize(64 * 512).unwrap();
+        medium.melts_by_bytes.store(16 * 512, Ordering::SeqCst);
+        assert_eq!(refused(&disk, &cdb, &[]), OUT_OF_RANGE, "{cdb:02x?}");
+    }
+}
+
+#[test]
+fn another_size_is_told_of_even_if_it_could_not_be_made_stable() {
+    let medium = Cached::new(64);
+    let unit = unit(Arc::clone(&medium) as Arc<dyn Medium>, MediumOptions::default());
+    let (disk, _other) = two(&unit);
+    medium.fail();
+    assert!(unit.resize(128 * 512).is_err());
+    assert_eq!(refused(&disk, &TEST_UNIT_READY, &[]), (0x6, 0x2A, 0x09));
+    assert_eq!(good(&disk, &cdb_10(0x25, 0, 0, 0), &[])[..4], [0, 0, 0, 127]);
+    assert!(unit.resize(128 * 512).is_err());
+    good(&disk, &TEST_UNIT_READY, &[]);
 }

@@ -143,18 +143,8 @@ fn copy(
 ) -> Result<(), Failure> {
     let source = find(list, segment.source, places)?;
     let target = find(list, segment.target, places)?;
-    // Whoever may not see, read or write it otherwise may not do so by copying.
-    let may_read = source
-        .path
-        .unit()
-        .allow(&source.path, source.path.admit(), Access::Read);
-    let may_write = target
-        .path
-        .unit()
-        .allow(&target.path, target.path.admit(), Access::Write);
-    if !may_read || !may_write || target.path.check_writable().is_err() {
-        return Err(Sense::COPY_TARGET_NOT_REACHABLE.into());
-    }
+    check_access(source, Access::Read)?;
+    check_access(target, Access::Write)?;
     let counted = if segment.counts_in_target { target } else { source };
     let length_bytes = segment.blocks * block_bytes(counted);
     let from = span(source, segment.source_lba, length_bytes)?;
@@ -171,27 +161,48 @@ fn copy(
             offset_bytes: of.offset_bytes + at_bytes,
             length_bytes: (length_bytes - at_bytes).min(STEP_BYTES),
         };
-        let data = at(job, source, |job| job.read(piece(from), false))?;
-        at(job, target, |job| {
-            job.write_beside_others(piece(to), &data, Durability::Cached)
+        let data = at(job, source, Access::Read, piece(from), |job, piece| {
+            job.read(piece, false)
+        })?;
+        at(job, target, Access::Write, piece(to), |job, piece| {
+            job.write_beside_others(piece, &data, Durability::Cached)
         })?;
         *copied_bytes += data.len() as u64;
     }
     Ok(())
 }
 
-/// Does a piece of work at another unit, unless that was reset or taken away meanwhile. What goes wrong there has
-/// the copy aborted.
-fn at<T>(job: &Job<'_>, place: &Place, work: impl FnOnce(&Job<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
+/// Whoever may not see, read or write a unit otherwise may not do so by copying.
+fn check_access(place: &Place, access: Access) -> Result<(), Sense> {
+    let (path, unit) = (&place.path, place.path.unit());
+    let is_writable = access != Access::Write || path.check_writable().is_ok();
+    // Its medium may be out, or being sanitized.
+    if unit.allow(path, path.admit(), access) && is_writable && unit.upkeep().present_sense().is_none() {
+        Ok(())
+    } else {
+        Err(Sense::COPY_TARGET_NOT_REACHABLE)
+    }
+}
+
+/// Does a piece of work at another unit, unless that was reset, taken away, cut short, reserved or write protected
+/// since the copy began: to whoever changes the unit each piece is a command of its own. What goes wrong there has the
+/// copy aborted.
+fn at<T>(
+    job: &Job<'_>,
+    place: &Place,
+    access: Access,
+    piece: Span,
+    work: impl FnOnce(&Job<'_>, Span) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let Some(_running) = place.path.generations().enter(place.generation) else {
         return Err(Sense::COPY_TARGET_NOT_REACHABLE.into());
     };
-    // Its medium may be out, or being sanitized.
-    if place.path.unit().upkeep().present_sense().is_some() {
-        return Err(Sense::COPY_TARGET_NOT_REACHABLE.into());
+    check_access(place, access)?;
+    if piece.bytes().end > place.path.unit().size_bytes() {
+        return Err(Sense::COPY_ABORTED.into());
     }
     let there = job.at(&place.path, place.generation);
-    work(&there).map_err(|failure| match failure {
+    work(&there, piece).map_err(|failure| match failure {
         Failure::Sense(_) => Sense::COPY_ABORTED.into(),
         other => other,
     })

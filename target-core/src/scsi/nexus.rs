@@ -206,7 +206,11 @@ impl Nexus {
 
     /// How commands to a LUN end that is not there, or not ready.
     pub fn answer_without_unit(&self, lun: [u8; 8], cdb: &[u8]) -> Response {
-        let sense = if self.is_offline(lun) { Sense::OFFLINE } else { Sense::NO_SUCH_LUN };
+        let sense = if self.is_offline(lun) {
+            Sense::OFFLINE
+        } else {
+            Sense::NO_SUCH_LUN
+        };
         absent::answer(self, sense, cdb)
     }
 

@@ -73,7 +73,7 @@ pub(super) fn plan_write_same(request: &Request<'_>) -> Planned {
     let mut span = request.span(range.lba, range.blocks)?;
     // No number means up to the end: we report WSNZ=0.
     if range.blocks == 0 {
-        span = request.span(range.lba, request.unit.blocks() - range.lba)?;
+        span = request.span(range.lba, request.unit.blocks().saturating_sub(range.lba))?;
     }
     let max_blocks = limits::max_write_same_blocks(request.unit);
     if span.length_bytes / u64::from(request.unit.properties().block_bytes) > max_blocks {
@@ -90,7 +90,7 @@ pub(super) fn plan_write_same(request: &Request<'_>) -> Planned {
 pub(super) fn plan_lba_status(request: &Request<'_>) -> Planned {
     let lba = be64(request.cdb, 2);
     request.span(lba, 0)?;
-    let span = request.span(lba, request.unit.blocks() - lba)?;
+    let span = request.span(lba, request.unit.blocks().saturating_sub(lba))?;
     Ok(Plan::Run(Action::LbaStatus {
         span,
         allocation_bytes: be32(request.cdb, 10),
@@ -110,6 +110,10 @@ pub(super) fn unmap(job: &Job<'_>) -> Outcome {
         job.medium
             .unmap(piece.offset_bytes, piece.length_bytes, job.wait, job.cancel)
             .map_err(|e| job.failure(e, Sense::WRITE_ERROR, "unmap"))?;
+    }
+    // What reads as zeroes now is to do so after the power was gone, as if it had been written.
+    if job.path.unit().modes().is_cache_off() {
+        job.flush()?;
     }
     Ok(Vec::new())
 }

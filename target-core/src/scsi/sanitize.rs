@@ -8,8 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::Status;
 use super::execute::{Action, Failure, Job, Outcome};
+use super::ranges::Denied;
 use super::request::{Plan, Planned, Request, be16};
 use super::sense::Sense;
 use super::unit::LogicalUnit;
@@ -147,9 +147,7 @@ pub(super) fn run(job: &Job<'_>, method: Method, immediate: bool, may_exit: bool
     let mut state = sanitize.lock();
     while state.ended < ticket {
         // An aborted command does not stop what it has begun (SBC-4 4.11.2).
-        if job.cancel.load(Ordering::Relaxed) {
-            return Err(Failure::Status(Status::TaskAborted));
-        }
+        job.check_cancelled()?;
         state = sanitize
             .ended
             .wait_timeout(state, Duration::from_millis(LOOK_EVERY_MS))
@@ -200,7 +198,6 @@ fn start(unit: &Arc<LogicalUnit>, work: Work, may_exit: bool) -> Result<u64, Fai
         let sense = upkeep.present_sense().unwrap_or(Sense::INTERNAL);
         return Err(sense.into());
     }
-    upkeep.exchange(SANITIZE_FAILED, 0);
     sanitize.stop.store(false, Ordering::SeqCst);
     sanitize.done_bytes.store(0, Ordering::Relaxed);
     sanitize.total_bytes.store(u64::MAX, Ordering::Relaxed);
@@ -228,12 +225,10 @@ fn operate(unit: &Arc<LogicalUnit>, work: &Work) {
     let sanitize = upkeep.sanitize();
     tracing::info!(serial = unit.identity().serial, "a LUN is being sanitized");
     // Commands that were under way when it began: once they are out, none begins any more.
-    let drained = upkeep
-        .ranges()
-        .exclude(&(0..u64::MAX), || !sanitize.stop.load(Ordering::Relaxed))
-        .map(drop)
-        .map_err(|_| MediumError::Cancelled);
-    let result = drained.and_then(|()| carry_out(unit, work));
+    let result = match wait_for_others(unit) {
+        true => carry_out(unit, work),
+        false => Err(MediumError::Cancelled),
+    };
     if let Err(error) = &result {
         tracing::error!(serial = unit.identity().serial, %error, "sanitizing a LUN failed");
     } else {
@@ -242,8 +237,24 @@ fn operate(unit: &Arc<LogicalUnit>, work: &Work) {
     let mut state = sanitize.lock();
     state.ended += 1;
     state.failed = result.is_err();
-    upkeep.exchange(SANITIZING, if state.failed { SANITIZE_FAILED } else { 0 });
+    // What an earlier one has left is dealt with, or left once more.
+    let left = if state.failed { SANITIZE_FAILED } else { 0 };
+    upkeep.exchange(SANITIZING | SANITIZE_FAILED, left);
     sanitize.ended.notify_all();
+}
+
+/// Returns whether they are out; not if it was told to stop before.
+fn wait_for_others(unit: &LogicalUnit) -> bool {
+    let upkeep = unit.upkeep();
+    let wanted = || !upkeep.sanitize().stop.load(Ordering::SeqCst);
+    loop {
+        match upkeep.ranges().exclude(&(0..u64::MAX), wanted) {
+            Ok(_) => return true,
+            // A write that stopped half-way waits for a worker, and this thread is none.
+            Err(Denied::Busy) => {}
+            Err(Denied::Cancelled | Denied::WouldBlock) => return false,
+        }
+    }
 }
 
 fn carry_out(unit: &LogicalUnit, work: &Work) -> Result<(), MediumError> {

@@ -181,7 +181,8 @@ impl LogicalUnit {
     /// may be at blocks beyond the new end are waited for.
     ///
     /// # Errors
-    /// What the medium says, or that those commands did not come to an end. Then the size is as it was.
+    /// What the medium says, or that those commands did not come to an end. Then the size is as it was, unless all
+    /// that failed was to make it stable.
     pub fn resize(&self, new_size_bytes: u64) -> Result<(), ResizeError> {
         let _one_at_a_time = self.resizing.lock().unwrap_or_else(PoisonError::into_inner);
         let old_size_bytes = self.medium.size_bytes();
@@ -193,7 +194,8 @@ impl LogicalUnit {
             Err(ResizeError::Busy)
         };
         self.limit_bytes.store(u64::MAX, Ordering::SeqCst);
-        if shrunk.is_ok() && new_size_bytes != old_size_bytes {
+        // Also if it is another in spite of an error: what comes last is to make it stable.
+        if self.medium.size_bytes() != old_size_bytes {
             self.lock().establish(Attention::CapacityChanged);
         }
         shrunk

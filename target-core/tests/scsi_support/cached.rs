@@ -34,7 +34,7 @@ impl Cached {
         )
     }
 
-    /// From now on flushes fail.
+    /// From now on flushes fail, and with them what ends with one.
     pub fn fail(&self) {
         self.fails.store(true, Ordering::SeqCst);
     }
@@ -103,6 +103,7 @@ impl Medium for Cached {
     }
 
     fn resize(&self, new_size_bytes: u64) -> Result<(), MediumError> {
-        self.inner.resize(new_size_bytes)
+        self.inner.resize(new_size_bytes)?;
+        self.flush(Wait::Allowed)
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod cached;
 pub mod gate;
+pub mod lax;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
