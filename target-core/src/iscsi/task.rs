@@ -75,9 +75,11 @@ impl Stage {
 }
 
 impl Task {
-    /// Whether all data is here.
+    /// Whether all data is here, and every sequence over: the F bit may come in a Data-Out of its own behind the data,
+    /// which must still find its task.
     pub(super) fn is_complete(&self) -> bool {
-        !self.data_out.unsolicited_open && self.data_out.buffer.len() >= self.data_out.wanted_bytes as usize
+        let data = &self.data_out;
+        !data.unsolicited_open && data.r2ts.is_empty() && data.buffer.len() >= data.wanted_bytes as usize
     }
 
     /// Memory that a command with all of its data still needs for its answer, in bytes.
