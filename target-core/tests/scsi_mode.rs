@@ -7,7 +7,7 @@ use std::sync::Arc;
 use scsi_support::cached::Cached;
 use scsi_support::*;
 use target_core::lun::MemoryMedium;
-use target_core::scsi::{Device, LogicalUnit, LogicalUnitOptions, MediumOptions, Nexus, Status};
+use target_core::scsi::{Device, LogicalUnit, LogicalUnitOptions, MediumOptions, Mode, Nexus, Status, TargetPort};
 
 const CURRENT: u8 = 0x00;
 const CHANGEABLE: u8 = 0x40;
@@ -497,4 +497,39 @@ fn a_reserved_unit_keeps_its_modes() {
         run(&two, &[0x1A, 0, 0x3F, 0, 255, 0], &[]).status,
         Status::ReservationConflict
     );
+}
+
+#[test]
+fn who_may_only_read_changes_nothing_for_others() {
+    let options = LogicalUnitOptions {
+        shared: true,
+        medium: MediumOptions {
+            removable: true,
+            ..MediumOptions::default()
+        },
+        ..LogicalUnitOptions::default()
+    };
+    let device = device([(0, LogicalUnit::with_options(memory(64), identity(), options))]);
+    let owner = attach(&device, "owner");
+    let reader = device
+        .attach_to(
+            TargetPort::new("iqn.2026-11.example:disks", 1),
+            "iqn.2026-11.example:reader",
+            "iqn.2026-11.example:reader,i,0x00023d000001",
+            &|_| Some(Mode::ReadOnly),
+        )
+        .unwrap();
+    // SWP.
+    let list = [0, 0, 0, 0, 0x0A, 10, 0, 0x10, 0x08, 0x40, 0, 0, 0, 0, 0, 0];
+    for (cdb, data) in [
+        (&[0x15, 0x10, 0, 0, 16, 0][..], &list[..]),
+        (&[0x55, 0x10, 0, 0, 0, 0, 0, 0, 16, 0], &list),
+        (&[0x1B, 0, 0, 0, 0x02, 0], &[]),
+        (&[0x1B, 0, 0, 0, 0x03, 0], &[]),
+    ] {
+        assert_eq!(refused(&reader, cdb, data), (0x7, 0x27, 0x00), "{cdb:02x?}");
+    }
+    good(&owner, &write_10(0, 1), &[1; 512]);
+    good(&reader, &[0x1B, 0, 0, 0, 0x01, 0], &[]);
+    good(&owner, &[0x15, 0x10, 0, 0, 16, 0], &list);
 }

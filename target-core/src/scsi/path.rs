@@ -110,6 +110,15 @@ impl Path {
         }
     }
 
+    /// Refuses what would keep others from their work if this nexus in particular may only read.
+    pub(super) fn check_may_change(&self) -> Result<(), Sense> {
+        if self.read_only.load(Ordering::SeqCst) {
+            Err(Sense::WRITE_PROTECTED)
+        } else {
+            Ok(())
+        }
+    }
+
     pub(super) fn set_mode(&self, mode: Mode) {
         let read_only = mode == Mode::ReadOnly;
         if self.read_only.swap(read_only, Ordering::SeqCst) != read_only {

@@ -49,6 +49,7 @@ pub(super) fn start_stop_unit(request: &Request<'_>) -> Planned {
         if !request.unit.upkeep().options().removable {
             return Err(Sense::cdb_field(4, 1));
         }
+        request.path.check_may_change()?;
         if !start {
             return Ok(Plan::Run(Action::Eject { flush: !no_flush }));
         }

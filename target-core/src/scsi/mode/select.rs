@@ -37,6 +37,7 @@ fn plan(request: &Request<'_>, list_bytes: u32) -> Planned {
     if request.cdb[1] & PF == 0 {
         return Err(Sense::cdb_field(1, 4));
     }
+    request.path.check_may_change()?;
     Ok(Control::plan(request, list_bytes, 0, select))
 }
 
