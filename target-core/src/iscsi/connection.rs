@@ -423,10 +423,10 @@ impl Connection {
         matches!(&self.phase, Phase::FullFeature(session) if session.is_normal())
     }
 
-    /// Until when the answer to a wrong secret is kept back, if one is.
-    pub fn refused_until(&self) -> Option<Instant> {
+    /// A refusal that is kept back, because a secret was wrong, and until when.
+    pub fn kept_back(&self) -> Option<(&LoginError, Instant)> {
         match &self.phase {
-            Phase::Login(login) => login.refused_until(),
+            Phase::Login(login) => login.kept_back(),
             Phase::FullFeature(_) => None,
         }
     }

@@ -41,8 +41,6 @@ const ROUNDS_MAX: usize = 32;
 pub(super) struct Outcome {
     pub(super) ended: io::Result<Ended>,
     pub(super) session: Option<String>,
-    /// Whether it had given a wrong secret, and did not wait to hear so.
-    pub(super) was_refused: bool,
 }
 
 /// How a connection is reached, and the place it has until it is logged in.
@@ -73,17 +71,24 @@ where
     };
     let ended = poll_fn(|cx| driver.poll(cx)).await;
     let session = driver.connection.describe();
-    let refused_until = driver.connection.refused_until();
-    if let (Some(guest), Some(until)) = (driver.guest.take(), refused_until) {
-        guest.owe(until);
-    }
+    let guest = driver.guest.take();
+    let ended = match driver.connection.kept_back() {
+        // A wrong secret is one, whether somebody waits to hear so or not.
+        Some((refusal, until)) => {
+            if let Some(guest) = guest {
+                guest.owe(until);
+            }
+            Ok(Ended::LoginRefused(refusal.clone()))
+        }
+        None => ended,
+    };
     // Says goodbye in order, but does not wait for a peer that does not listen.
-    let _ = poll_fn(|cx| Pin::new(&mut driver.stream).poll_shutdown(cx)).await;
-    Outcome {
-        ended,
-        session,
-        was_refused: refused_until.is_some(),
-    }
+    poll_fn(|cx| {
+        let _ = Pin::new(&mut driver.stream).poll_shutdown(cx);
+        Poll::Ready(())
+    })
+    .await;
+    Outcome { ended, session }
 }
 
 struct Driver<'a, S> {

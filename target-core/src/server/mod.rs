@@ -23,7 +23,7 @@ use crate::iscsi::mailbox::{CloseReason, Mailbox, Notice};
 use crate::iscsi::{Connection, Ended, Node, Origin, Portal};
 pub use closing::{CloseError, close};
 use connection::Door;
-use places::Places;
+use places::{Places, Refused};
 use workers::Workers;
 
 /// Connections over all portals. One more is closed at once.
@@ -150,15 +150,18 @@ impl Server {
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let peer = origin.peer.clone();
+        let now = std::time::Instant::now();
         let Ok(_place) = Arc::clone(&self.shared.places).try_acquire_owned() else {
-            return tracing::warn!(peer, "refused: {CONNECTIONS_MAX} connections are open");
+            if let Some(unlogged) = self.shared.guests.may_log(now) {
+                tracing::warn!(peer, unlogged, "refused: {CONNECTIONS_MAX} connections are open");
+            }
+            return;
         };
         let mailbox = Mailbox::new();
-        let now = std::time::Instant::now();
         let guest = match self.shared.guests.take(now, &peer, &mailbox) {
             Ok(guest) => guest,
-            Err(refused) => {
-                if let Some(unlogged) = refused.unlogged {
+            Err(Refused) => {
+                if let Some(unlogged) = self.shared.guests.may_log(now) {
                     tracing::warn!(
                         peer,
                         unlogged,
@@ -179,8 +182,21 @@ impl Server {
             guest: Some(guest),
         };
         let outcome = connection::run(stream, connection, door, &self.shared.workers).await;
-        if outcome.was_refused || matches!(&outcome.ended, Ok(Ended::LoginRefused(_))) {
+        if matches!(&outcome.ended, Ok(Ended::LoginRefused(_))) {
             self.node().count_refused_login();
+        }
+        let unlogged = match &outcome.session {
+            Some(_) => 0,
+            None => match self.shared.guests.may_log(std::time::Instant::now()) {
+                Some(unlogged) => unlogged,
+                None => return,
+            },
+        };
+        if unlogged > 0 {
+            tracing::warn!(
+                unlogged,
+                "more connections without a session have ended than are logged"
+            );
         }
         match &outcome.ended {
             Ok(Ended::Logout) => tracing::info!(peer, session = outcome.session, "logged out"),

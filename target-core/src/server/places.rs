@@ -18,7 +18,9 @@ pub(super) const GUESTS_MAX: usize = 256;
 pub(super) const GUESTS_PER_PEER_MAX: usize = 32;
 /// Wrong secrets that are remembered after their connections are gone, over all peers.
 const DEBTS_MAX: usize = 4096;
-/// Refusals are logged no more often than this, in milliseconds.
+/// Lines in the log about connections without a session, at most so many in [`LOG_EVERY_MS`].
+const LOG_LINES_MAX: u32 = 20;
+/// See [`LOG_LINES_MAX`], in milliseconds.
 const LOG_EVERY_MS: u64 = 1_000;
 
 /// The places.
@@ -36,8 +38,15 @@ struct State {
     per_peer: HashMap<IpAddr, usize>,
     /// Places of peers that did not wait to hear that their secret was wrong, and until when they count.
     debts: Vec<(Instant, IpAddr)>,
-    logged_at: Option<Instant>,
-    not_logged: u64,
+    log: Log,
+}
+
+/// How much of what strangers do is in the log.
+#[derive(Debug, Default)]
+struct Log {
+    since: Option<Instant>,
+    lines: u32,
+    unlogged: u64,
 }
 
 #[derive(Debug)]
@@ -54,12 +63,9 @@ pub(super) struct Guest {
     peer: Option<IpAddr>,
 }
 
-/// There is no place. `unlogged` tells how many others were refused since the last that was logged; `None`: this one
-/// is not to be logged either.
+/// There is no place.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refused {
-    pub(super) unlogged: Option<u64>,
-}
+pub(super) struct Refused;
 
 impl Places {
     /// A place for a connection from `peer`: `host:port`, or anything else for what does not come by an address, which
@@ -69,9 +75,7 @@ impl Places {
         let mut state = self.lock();
         state.forget_debts(now);
         if peer.is_some_and(|peer| state.count(peer) >= GUESTS_PER_PEER_MAX) {
-            return Err(Refused {
-                unlogged: state.may_log(now),
-            });
+            return Err(Refused);
         }
         if state.guests.len() >= GUESTS_MAX {
             state.make_room();
@@ -89,6 +93,12 @@ impl Places {
             id,
             peer,
         })
+    }
+
+    /// Whether a line about a connection without a session may be written, and how many were not since the last;
+    /// `None`: this one is not to be written either. Strangers fill no disks.
+    pub(super) fn may_log(&self, now: Instant) -> Option<u64> {
+        self.lock().log.line(now)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -136,16 +146,24 @@ impl State {
             self.leave(peer);
         }
     }
+}
 
-    fn may_log(&mut self, now: Instant) -> Option<u64> {
+impl Log {
+    fn line(&mut self, now: Instant) -> Option<u64> {
         let every = Duration::from_millis(LOG_EVERY_MS);
-        let is_soon = |logged: Instant| now.saturating_duration_since(logged) < every;
-        if self.logged_at.is_some_and(is_soon) {
-            self.not_logged += 1;
+        if self
+            .since
+            .is_none_or(|since| now.saturating_duration_since(since) >= every)
+        {
+            self.since = Some(now);
+            self.lines = 0;
+        }
+        if self.lines == LOG_LINES_MAX {
+            self.unlogged += 1;
             return None;
         }
-        self.logged_at = Some(now);
-        Some(std::mem::take(&mut self.not_logged))
+        self.lines += 1;
+        Some(std::mem::take(&mut self.unlogged))
     }
 }
 
@@ -264,13 +282,15 @@ mod tests {
     #[test]
     fn a_flood_is_logged_now_and_then() {
         let mut door = Door::new();
-        let _guests: Vec<_> = (0..GUESTS_PER_PEER_MAX).map(|_| door.come("192.0.2.1:1")).collect();
-        let refused = |door: &Door| {
-            let refused = door.places.take(door.now, "192.0.2.1:1", &Mailbox::new());
-            refused.expect_err("full").unlogged
-        };
-        assert_eq!([refused(&door), refused(&door), refused(&door)], [Some(0), None, None]);
+        for _ in 0..LOG_LINES_MAX {
+            assert_eq!(door.places.may_log(door.now), Some(0));
+        }
+        assert_eq!(
+            [door.places.may_log(door.now), door.places.may_log(door.now)],
+            [None; 2]
+        );
         door.now += Duration::from_millis(LOG_EVERY_MS);
-        assert_eq!(refused(&door), Some(2));
+        assert_eq!(door.places.may_log(door.now), Some(2));
+        assert_eq!(door.places.may_log(door.now), Some(0));
     }
 }

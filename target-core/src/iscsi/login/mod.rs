@@ -149,9 +149,9 @@ impl Login {
             .fold(self.deadline, Instant::min)
     }
 
-    /// Until when a refusal is kept back, if one is.
-    pub(super) fn refused_until(&self) -> Option<Instant> {
-        self.refusal.as_ref().map(|refusal| refusal.due)
+    /// A refusal that is kept back, and until when.
+    pub(super) fn kept_back(&self) -> Option<(&LoginError, Instant)> {
+        self.refusal.as_ref().map(|refusal| (&refusal.error, refusal.due))
     }
 
     /// Time has passed. `None` when the login has taken too long.

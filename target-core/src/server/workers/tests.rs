@@ -14,6 +14,8 @@ struct Slow {
     inside: AtomicUsize,
     most: AtomicUsize,
     gate: Mutex<()>,
+    /// Writes do not stop at the gate.
+    writes_pass: AtomicBool,
 }
 
 impl Slow {
@@ -37,7 +39,9 @@ impl crate::lun::Medium for Slow {
         Ok(())
     }
     fn write(&self, _: u64, _: &[u8], _: Durability, _: Wait) -> Result<(), MediumError> {
-        self.pass();
+        if !self.writes_pass.load(SeqCst) {
+            self.pass();
+        }
         Ok(())
     }
     fn flush(&self, _: Wait) -> Result<(), MediumError> {
@@ -74,6 +78,7 @@ impl Bench {
             inside: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
             gate: Mutex::new(()),
+            writes_pass: AtomicBool::new(false),
         });
         let identity = Identity {
             vendor: "FARLUN".to_owned(),
@@ -94,21 +99,36 @@ impl Bench {
     }
 
     fn submit(&mut self, opcode: u8) {
+        let job = self.job(opcode);
+        self.crew.submit(std::iter::once(job), &self.mailbox);
+    }
+
+    fn job(&mut self, opcode: u8) -> Job {
         let mut cdb = [0; 10];
         (cdb[0], cdb[8]) = (opcode, 1);
         let Prepared::Run(execution) = self.nexus.prepare([0; 8], &cdb) else {
             panic!("not to be run")
         };
         self.next += 1;
-        let job = Job {
+        Job {
             id: TaskId(self.next),
             execution,
             data_out: vec![0; 512],
             cancel: Arc::default(),
             memory: Memory::default(),
             fence: Fence::default(),
+        }
+    }
+
+    /// The names of those that have ended by now.
+    fn ends(&self) -> Vec<u64> {
+        let mut notices = Vec::new();
+        self.mailbox.take(&mut notices);
+        let name = |notice: &Notice| match notice {
+            Notice::Finished(finished) => finished.id.0,
+            other => panic!("{other:?}"),
         };
-        self.crew.submit(std::iter::once(job), &self.mailbox);
+        notices.iter().map(name).collect()
     }
 
     /// Waits for `count` ends. A test that gets stuck here has found a job nobody does.
@@ -168,4 +188,61 @@ fn a_write_that_hangs_does_not_keep_others_waiting() {
     bench.wait_until_inside(3);
     drop(gate);
     bench.wait_for(3);
+}
+
+#[test]
+fn what_is_done_is_told_before_a_read_that_blocks_begins() {
+    let mut bench = Bench::new();
+    let slow = Arc::clone(&bench.slow);
+    slow.writes_pass.store(true, SeqCst);
+    let gate = slow.gate.lock().expect("not poisoned");
+    // Together, so that the same member does them one after the other.
+    let jobs = [bench.job(WRITE), bench.job(WRITE), bench.job(READ)];
+    bench.crew.submit(jobs.into_iter(), &bench.mailbox);
+    bench.wait_until_inside(1);
+    // Whoever is at the read had done, and told, what came before it; somebody else may be at the writes only if
+    // this member was held up before it came to them.
+    let mut ends = bench.ends();
+    let patience = Instant::now() + Duration::from_secs(5);
+    while ends.len() < 2 && Instant::now() < patience {
+        std::thread::yield_now();
+        ends.extend(bench.ends());
+    }
+    ends.sort_unstable();
+    assert_eq!(ends, [1, 2], "the writes are over, and the read stands at the gate");
+    drop(gate);
+    bench.wait_for(1);
+}
+
+#[test]
+fn what_is_done_is_told_before_a_job_of_another_connection_begins() {
+    let mut bench = Bench::new();
+    let slow = Arc::clone(&bench.slow);
+    slow.writes_pass.store(true, SeqCst);
+    let other = Mailbox::new();
+    let done: Vec<Order> = [bench.job(WRITE), bench.job(WRITE)]
+        .into_iter()
+        .map(|job| Order {
+            job,
+            mailbox: Arc::downgrade(&bench.mailbox),
+        })
+        .collect();
+    let mut ends = Done::default();
+    done.into_iter().for_each(|order| ends.add(order));
+    slow.writes_pass.store(false, SeqCst);
+    let job = bench.job(WRITE);
+    let mailbox = Arc::downgrade(&other);
+    let gate = slow.gate.lock().expect("not poisoned");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            ends.add(Order { job, mailbox });
+            ends.post();
+        });
+        bench.wait_until_inside(1);
+        assert_eq!(bench.ends(), [1, 2]);
+        drop(gate);
+    });
+    let mut notices = Vec::new();
+    other.take(&mut notices);
+    assert!(matches!(&notices[..], [Notice::Finished(finished)] if finished.id == TaskId(3)));
 }
