@@ -18,6 +18,8 @@ mod tests;
 
 /// Threads of one LUN at most.
 const CREW_MAX: usize = 32;
+/// Threads of one LUN that are at commands which may take minutes, at most: the others are for the rest.
+const LONG_MAX: usize = 24;
 /// A queue that has not moved for this long, in microseconds, has its members stuck in the medium.
 const STUCK_AFTER_US: u64 = 10_000;
 /// A member without work leaves after this long, in milliseconds.
@@ -64,6 +66,12 @@ struct Order {
     mailbox: Weak<Mailbox>,
 }
 
+impl Order {
+    fn is_long(&self) -> bool {
+        self.job.execution.may_be_long()
+    }
+}
+
 /// The threads of one LUN. While one of them works, another watches: it takes over when the queue stops
 /// moving, and sees to it that there is a next to watch.
 #[derive(Debug, Default)]
@@ -76,6 +84,9 @@ pub(super) struct Crew {
 #[derive(Default)]
 struct State {
     queue: VecDeque<Order>,
+    /// Members that are at long commands; and those commands that wait for one of these to be done.
+    long_running: usize,
+    held: VecDeque<Order>,
     members: usize,
     /// Members that wait, the watching one among them.
     idle: usize,
@@ -88,6 +99,26 @@ struct State {
 }
 
 impl State {
+    /// The job to do next. What is held was there first.
+    fn pop(&mut self) -> Option<Order> {
+        let has_room = self.long_running < LONG_MAX;
+        if has_room && let Some(order) = self.held.pop_front() {
+            self.long_running += 1;
+            return Some(order);
+        }
+        while let Some(order) = self.queue.pop_front() {
+            if !order.is_long() {
+                return Some(order);
+            }
+            if has_room {
+                self.long_running += 1;
+                return Some(order);
+            }
+            self.held.push_back(order);
+        }
+        None
+    }
+
     fn is_stuck(&self) -> bool {
         self.last_taken
             .is_none_or(|taken| taken.elapsed() >= Duration::from_micros(STUCK_AFTER_US))
@@ -153,7 +184,9 @@ impl Crew {
     /// Does jobs until there are none.
     fn work_off(self: &Arc<Self>) {
         let mut done = Done::default();
-        while let Some(order) = self.take_next() {
+        let mut was_long = false;
+        while let Some(order) = self.take_next(was_long) {
+            was_long = order.is_long();
             done.add(order);
         }
         done.post();
@@ -165,9 +198,11 @@ impl Crew {
         }
     }
 
-    fn take_next(self: &Arc<Self>) -> Option<Order> {
+    /// The next job, for a member that has been at a long one before, or has not.
+    fn take_next(self: &Arc<Self>, was_long: bool) -> Option<Order> {
         let mut state = self.lock();
-        let order = state.queue.pop_front()?;
+        state.long_running -= usize::from(was_long);
+        let order = state.pop()?;
         state.last_taken = Some(Instant::now());
         // Something that will block, with others behind it: somebody else sees to those at once.
         state.help_wanted = will_block(&order.job) && !state.queue.is_empty();

@@ -149,6 +149,7 @@ impl Bench {
 
 const READ: u8 = 0x28;
 const WRITE: u8 = 0x2a;
+const VERIFY: u8 = 0x2f;
 
 #[test]
 fn everything_submitted_is_done() {
@@ -245,4 +246,28 @@ fn what_is_done_is_told_before_a_job_of_another_connection_begins() {
     let mut notices = Vec::new();
     other.take(&mut notices);
     assert!(matches!(&notices[..], [Notice::Finished(finished)] if finished.id == TaskId(3)));
+}
+
+#[test]
+fn long_commands_leave_threads_to_the_others() {
+    let mut bench = Bench::new();
+    bench.slow.writes_pass.store(true, SeqCst);
+    let slow = Arc::clone(&bench.slow);
+    let gate = slow.gate.lock().expect("not poisoned");
+    for _ in 0..2 * CREW_MAX {
+        bench.submit(VERIFY);
+    }
+    bench.wait_until_inside(LONG_MAX);
+    // The others, if there were any, would come soon.
+    std::thread::sleep(Duration::from_millis(100));
+    bench.submit(WRITE);
+    let write = bench.next;
+    let began = Instant::now();
+    while !bench.ends().contains(&write) {
+        assert!(began.elapsed() < Duration::from_secs(5), "the write is behind them all");
+        std::thread::yield_now();
+    }
+    drop(gate);
+    bench.wait_for(2 * CREW_MAX);
+    assert_eq!(slow.most.load(SeqCst), LONG_MAX);
 }
