@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use target_core::iscsi::Mode;
 use target_core::scsi::{LogicalUnit, LogicalUnitOptions, MediumOptions, Nexus, Response, Status};
 
 use crate::page::{self, Row, Sense, show};
@@ -14,12 +15,13 @@ use crate::units::{self, Kind, Offered};
 pub const OFFERED: &str = "Commands";
 pub const REFUSED: &str = "Commands that are refused";
 
-const OFFERED_COLUMNS: [&str; 11] = [
+const OFFERED_COLUMNS: [&str; 12] = [
     "Op",
     "SA",
     "Command",
     "Offered",
     "Read-only",
+    "Reader",
     "WE",
     "EA",
     "RESERVE",
@@ -50,6 +52,8 @@ pub struct Command {
     offered: Offered,
     /// What a read-only LUN refuses it with.
     read_only: Option<Sense>,
+    /// What an initiator is refused with that may only read.
+    reader: Option<Sense>,
     /// While another initiator has a write exclusive or an exclusive access reservation, or RESERVE (6).
     held: [Held; 3],
     /// What it ends with while the medium is out, and while SANITIZE is at work.
@@ -83,10 +87,11 @@ fn command(row: Row) -> Command {
         service_action: row.hex_or_empty(1),
         offered: Offered::read(row.cell(3)).unwrap_or_else(|| row.fail("not where it is offered")),
         read_only: refusal(4),
-        ejected: refusal(8),
-        sanitizing: refusal(9),
-        held: [held(5), held(6), held(7)],
-        reports_attention: match row.cell(10) {
+        reader: refusal(5),
+        ejected: refusal(9),
+        sanitizing: refusal(10),
+        held: [held(6), held(7), held(8)],
+        reports_attention: match row.cell(11) {
             "reported" => true,
             "waits" => false,
             _ => row.fail("neither reported nor waits"),
@@ -170,6 +175,23 @@ fn offered_commands_end_as_the_page_says() {
 }
 
 #[test]
+fn who_may_only_read_is_answered_as_the_page_says() {
+    for command in commands() {
+        let kind = command.kind();
+        let mut nexus = kind.nexus();
+        nexus.refresh(&|_| Some(Mode::ReadOnly));
+        units::settle(&nexus);
+        let sample = command.sample(kind);
+        // What these do to the medium is refused, and needed by nothing that is not.
+        for (cdb, data) in &sample.before {
+            run(&nexus, cdb, data);
+        }
+        let response = run(&nexus, &sample.cdb, &sample.data);
+        ended(&command.row, kind, &response, command.reader);
+    }
+}
+
+#[test]
 fn reservations_of_others_stop_what_the_page_says() {
     /// WRITE EXCLUSIVE and EXCLUSIVE ACCESS (SPC-5 table 77).
     const TYPES: [u8; 2] = [0x01, 0x03];
@@ -199,7 +221,7 @@ fn reservations_of_others_stop_what_the_page_says() {
             if conflict != (held == Held::Conflict) || !conflict && status != Status::Good {
                 command
                     .row
-                    .fail(&format!("column {}: {status:?}", OFFERED_COLUMNS[5 + at]));
+                    .fail(&format!("column {}: {status:?}", OFFERED_COLUMNS[6 + at]));
             }
         }
     }
