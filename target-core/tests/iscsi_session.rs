@@ -82,11 +82,14 @@ fn a_long_upload_is_told_that_the_line_works() {
 
 #[test]
 fn logout_ends_the_session_after_its_answer() {
-    for (reason, expected) in [
-        (LogoutReason::CloseSession, LogoutOutcome::Closed),
-        (LogoutReason::CloseConnection, LogoutOutcome::Closed),
+    for (reason, cid, expected) in [
+        (LogoutReason::CloseSession, 1, LogoutOutcome::Closed),
+        (LogoutReason::CloseSession, 2, LogoutOutcome::Closed),
+        (LogoutReason::CloseConnection, 1, LogoutOutcome::Closed),
+        (LogoutReason::CloseConnection, 2, LogoutOutcome::CidNotFound),
         (
             LogoutReason::RemoveConnectionForRecovery,
+            1,
             LogoutOutcome::RecoveryNotSupported,
         ),
     ] {
@@ -95,7 +98,7 @@ fn logout_ends_the_session_after_its_answer() {
             immediate: true,
             reason,
             itt: 77,
-            cid: 1,
+            cid,
             cmd_sn: wire.cmd_sn,
             exp_stat_sn: Serial(0),
         };

@@ -97,6 +97,7 @@ pub(super) struct FullFeature {
     origin: Origin,
     params: Params,
     kind: Kind,
+    cid: u16,
     window: Window,
     window_share: Share,
     transfer_share: Share,
@@ -134,6 +135,8 @@ pub(super) struct FullFeature {
 pub(super) struct Established {
     pub(super) params: Params,
     pub(super) kind: Kind,
+    /// What the initiator calls the connection.
+    pub(super) cid: u16,
     pub(super) exp_cmd_sn: Serial,
     pub(super) stat_sn: Serial,
     /// What we declared, or the default.
@@ -179,6 +182,7 @@ impl FullFeature {
             origin,
             params: login.params,
             kind: login.kind,
+            cid: login.cid,
             window,
             window_share,
             transfer_share,
@@ -352,6 +356,8 @@ impl FullFeature {
     /// RFC 7143 §11.14, §11.15. The connection closes once the answer is out.
     fn logout(&mut self, request: &LogoutRequest, out: &mut Output) {
         let result = match request.reason {
+            // A session has one connection.
+            LogoutReason::CloseConnection if request.cid != self.cid => LogoutOutcome::CidNotFound,
             LogoutReason::CloseSession | LogoutReason::CloseConnection => LogoutOutcome::Closed,
             LogoutReason::RemoveConnectionForRecovery => LogoutOutcome::RecoveryNotSupported,
         };

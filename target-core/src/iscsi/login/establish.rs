@@ -52,6 +52,7 @@ impl Login {
         let established = Established {
             params: self.negotiation.params(),
             kind,
+            cid: request.cid,
             exp_cmd_sn: request.cmd_sn,
             stat_sn: self.stat_sn + 1,
             max_recv_data_segment_bytes: if self.said_segment_length {
