@@ -34,6 +34,7 @@ mod reserve;
 mod sanitize;
 mod sense;
 mod simple;
+mod size;
 mod table;
 mod thin;
 mod unit;
@@ -48,7 +49,8 @@ pub use nexus::{Nexus, Refused, View};
 pub use persist::{FileStore, ReservationStore, Saved, SavedRegistrant, SavedReservation};
 pub use ports::TargetPort;
 pub use request::MAX_TRANSFER_BYTES;
-pub use unit::{LogicalUnit, LogicalUnitOptions, ResizeError};
+pub use size::ResizeError;
+pub use unit::{LogicalUnit, LogicalUnitOptions};
 pub use withdrawal::Removal;
 pub use upkeep::MediumOptions;
 

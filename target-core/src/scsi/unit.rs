@@ -1,9 +1,8 @@
 //! A logical unit: a medium, its identity, and who may use it.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
 
 use super::Identity;
 use super::attention::Attention;
@@ -13,13 +12,11 @@ use super::mode::Modes;
 use super::path::{Path, Place};
 use super::persist::Keeper;
 use super::reservations::Reservations;
+use super::size::Sizing;
 use super::table::Access;
-use super::upkeep::{MediumOptions, SANITIZING, Upkeep};
+use super::upkeep::{MediumOptions, Upkeep};
 use crate::iscsi::shape::Shaper;
-use crate::lun::{Medium, MediumError, Properties};
-
-/// How long a unit that becomes smaller waits for commands that may be beyond the new end, in milliseconds.
-const SHRINK_WAIT_MS: u64 = 2_000;
+use crate::lun::{Medium, Properties};
 
 /// How a logical unit is exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,9 +45,7 @@ pub struct LogicalUnit {
     modes: Modes,
     log: Log,
     pub(super) keeper: Keeper,
-    /// Held while the size changes; while the medium becomes smaller, `limit_bytes` is its size to be.
-    resizing: Mutex<()>,
-    limit_bytes: AtomicU64,
+    pub(super) sizing: Sizing,
     /// Behind the medium, so that it is dropped after it.
     closed: ClosedFlag,
     /// How fast commands may begin.
@@ -65,17 +60,6 @@ impl Drop for ClosedFlag {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Release);
     }
-}
-
-/// Why a unit has not changed its size.
-#[derive(Debug, thiserror::Error)]
-pub enum ResizeError {
-    /// Commands may be at blocks that are to go, and do not come to an end.
-    #[error("commands are still at work beyond the new end")]
-    Busy,
-    /// The medium would not.
-    #[error(transparent)]
-    Medium(#[from] MediumError),
 }
 
 #[derive(Debug, Default)]
@@ -117,8 +101,7 @@ impl LogicalUnit {
             state: Mutex::default(),
             reserved: AtomicBool::new(false),
             upkeep: Upkeep::new(options.medium),
-            resizing: Mutex::default(),
-            limit_bytes: AtomicU64::new(u64::MAX),
+            sizing: Sizing::default(),
             closed: ClosedFlag::default(),
             modes: Modes::default(),
             log: Log::default(),
@@ -165,46 +148,6 @@ impl LogicalUnit {
     /// The medium's properties, which do not change while it is open.
     pub fn properties(&self) -> Properties {
         self.properties
-    }
-
-    /// Number of logical blocks now.
-    pub fn blocks(&self) -> u64 {
-        self.size_bytes() / u64::from(self.properties.block_bytes)
-    }
-
-    /// Size in bytes now.
-    pub fn size_bytes(&self) -> u64 {
-        self.medium.size_bytes().min(self.limit_bytes.load(Ordering::SeqCst))
-    }
-
-    /// Resizes the medium and tells every initiator (CAPACITY DATA HAS CHANGED). Blocks the thread: commands that
-    /// may be at blocks beyond the new end are waited for.
-    ///
-    /// # Errors
-    /// What the medium says, or that those commands did not come to an end. Then the size is as it was, unless all
-    /// that failed was to make it stable.
-    pub fn resize(&self, new_size_bytes: u64) -> Result<(), ResizeError> {
-        let _one_at_a_time = self.resizing.lock().unwrap_or_else(PoisonError::into_inner);
-        let old_size_bytes = self.medium.size_bytes();
-        // Commands look at the size when they come and when they begin. Those that have begun are waited for.
-        self.limit_bytes.store(new_size_bytes, Ordering::SeqCst);
-        let shrunk = if new_size_bytes >= old_size_bytes || self.is_left_beyond_the_end() {
-            self.medium.resize(new_size_bytes).map_err(ResizeError::from)
-        } else {
-            Err(ResizeError::Busy)
-        };
-        self.limit_bytes.store(u64::MAX, Ordering::SeqCst);
-        // Also if it is another in spite of an error: what comes last is to make it stable.
-        if self.medium.size_bytes() != old_size_bytes {
-            self.lock().establish(Attention::CapacityChanged);
-        }
-        shrunk
-    }
-
-    /// Whether nobody is at blocks beyond a new end any more, after some time.
-    fn is_left_beyond_the_end(&self) -> bool {
-        // What runs in the background began as a command.
-        self.pass().wait(Duration::from_millis(SHRINK_WAIT_MS)) && !self.upkeep.is(SANITIZING)
     }
 
     /// The commands that have begun before now. They go on.
