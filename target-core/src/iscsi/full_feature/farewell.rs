@@ -1,9 +1,10 @@
-//! Asking the initiator to log out, before the connection is closed (RFC 7143 §11.9.1).
+//! How a session ends in order: by a logout (RFC 7143 §11.14, §11.15), which the target may ask for before it closes
+//! the connection (§11.9.1).
 
 use std::time::{Duration, Instant};
 
 use iscsi_pdu::Lun;
-use iscsi_pdu::pdu::{AsyncEvent, AsyncMessage};
+use iscsi_pdu::pdu::{AsyncEvent, AsyncMessage, LogoutOutcome, LogoutReason, LogoutRequest, LogoutResponse};
 
 use super::{FullFeature, Kind};
 use crate::iscsi::mailbox::CloseReason;
@@ -24,6 +25,31 @@ impl Farewell {
 }
 
 impl FullFeature {
+    /// RFC 7143 §11.14, §11.15. The connection closes once the answer is out.
+    pub(super) fn logout(&mut self, request: &LogoutRequest, out: &mut Output) {
+        let result = match request.reason {
+            // A session has one connection.
+            LogoutReason::CloseConnection if request.cid != self.cid => LogoutOutcome::CidNotFound,
+            LogoutReason::CloseSession | LogoutReason::CloseConnection => LogoutOutcome::Closed,
+            LogoutReason::RemoveConnectionForRecovery => LogoutOutcome::RecoveryNotSupported,
+        };
+        self.leaving = result == LogoutOutcome::Closed;
+        let stat_sn = self.next_stat_sn();
+        let reply = LogoutResponse {
+            response: result,
+            itt: request.itt,
+            stat_sn,
+            exp_cmd_sn: self.window.exp_cmd_sn(),
+            max_cmd_sn: self.window.max_cmd_sn(),
+            time_to_wait_s: 0,
+            time_to_retain_s: 0,
+        };
+        out.pdu(&reply, &[]);
+        if self.leaving {
+            self.abort_all();
+        }
+    }
+
     /// Asks for a logout, once. Commands go on until then: what is under way may well come to its end.
     pub(super) fn ask_logout(&mut self, now: Instant, within_ms: u64, reason: CloseReason, out: &mut Output) {
         let deadline = now + Duration::from_millis(within_ms);
