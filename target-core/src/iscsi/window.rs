@@ -121,10 +121,20 @@ impl Window {
         max_cmd_sn
     }
 
+    /// How many commands the initiator may send as far as it was told.
+    fn known_slots(&self) -> u32 {
+        let told = self.told_max_cmd_sn.get();
+        if told.lt(self.exp_cmd_sn) {
+            0
+        } else {
+            told.0.wrapping_sub(self.exp_cmd_sn.0) + 1
+        }
+    }
+
     /// Whether the initiator has used up all that it was told of, although there is more: with every command hanging, no
     /// answer would tell it.
     pub(super) fn is_open_unheard(&self) -> bool {
-        !self.is_shut() && self.told_max_cmd_sn.get() + 1 == self.exp_cmd_sn
+        !self.is_shut() && self.known_slots() == 0
     }
 
     /// Opens the window as far as `depth` less the `active` commands and the memory allow. Returns whether
@@ -197,7 +207,8 @@ impl Window {
         self.used_at = Some(now);
         self.exp_cmd_sn += 1;
         self.open_slots -= 1;
-        if self.open_slots < self.goal_slots / 2 {
+        // The window itself is filled up with every command: what counts is what the initiator knows of.
+        if self.known_slots() < self.goal_slots / 2 {
             self.goal_slots = (self.goal_slots * 2).min(self.depth);
         }
         if backed == 0 || (!wants_memory && self.bare_slots > 0) {

@@ -4,6 +4,7 @@ use iscsi_pdu::RESERVED_TAG;
 use iscsi_pdu::pdu::{DataIn, DataInStatus, Residual, ScsiResponse, ServiceResponse, write_sense};
 
 use super::{FullFeature, Kind};
+use crate::iscsi::budget::Memory;
 use crate::iscsi::output::Output;
 use crate::iscsi::task::{Stage, Task};
 use crate::iscsi::transfer::Transfer;
@@ -24,6 +25,9 @@ impl FullFeature {
         let residual = residual(&task, &response);
         let data_bytes = response.data_in.len().min(task.edtl_in as usize);
         if data_bytes == 0 {
+            // The answer is what tells the initiator of the place that becomes free with it.
+            task.memory = Memory::default();
+            self.widen_window();
             return self.status(&task, &response, residual, 0, 0, out);
         }
         response.data_in.truncate(data_bytes);
@@ -93,6 +97,9 @@ impl FullFeature {
             }
             let end = total.min(transfer.start + pdu_max).min(transfer.burst_end);
             let last = end == total;
+            if last && collapse {
+                self.widen_window();
+            }
             let status = (collapse && last).then(|| DataInStatus {
                 status: Status::Good as u8,
                 stat_sn: self.next_stat_sn(),
