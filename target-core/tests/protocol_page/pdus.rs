@@ -119,6 +119,9 @@ const CASES: &[Case] = &[
     (0x06, "remove the connection for recovery", || {
         after(&[], |wire| wire.send(&logout(LogoutReason::RemoveConnectionForRecovery), b""))
     }),
+    (0x06, "close a connection that is not there", || {
+        after(&[], |wire| wire.send(&LogoutRequest { cid: 7, ..logout(LogoutReason::CloseConnection) }, b""))
+    }),
     (0x10, "any", || after(&[], |wire| wire.send(&snack(), b""))),
 ];
 
