@@ -192,6 +192,11 @@ fn what_a_failing_medium_means() {
     medium.fail(Some(Fault::Full));
     assert_eq!(refused(&disk, &write_10(0, 1), &[0; 512]), (0x7, 0x27, 0x07));
     assert_eq!(refused(&disk, &cdb_10(0x41, 0, 0, 1), &[1; 512]), (0x7, 0x27, 0x07));
+    assert_eq!(
+        refused(&disk, &cdb_10(0x35, 0, 0, 0), &[]),
+        write_error,
+        "what was taken is lost, which is no write protection"
+    );
     medium.fail(None);
     good(&disk, &write_10(0, 1), &[0; 512]);
 }

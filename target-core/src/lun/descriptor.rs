@@ -135,7 +135,7 @@ impl Descriptor {
                 {
                     Err(Fault::Refused(MediumError::NoSpace))
                 }
-                Err(e) => Err(Fault::Lost(medium_error(e))),
+                Err(e) => Err(Fault::Lost(MediumError::Io(e.into()))),
             })
     }
 
@@ -181,9 +181,10 @@ impl Descriptor {
         self.sync()
     }
 
+    /// Never ends in [`MediumError::NoSpace`]: what finds no room now was taken earlier, and is lost.
     pub(super) fn sync(&self) -> Result<(), MediumError> {
         self.syncs
-            .sync(|| rustix::fs::fdatasync(&self.file).map_err(medium_error))
+            .sync(|| rustix::fs::fdatasync(&self.file).map_err(|e| MediumError::Io(e.into())))
     }
 
     /// Syncs if the caller, or the way the medium was opened, asks for it.

@@ -140,7 +140,8 @@ pub enum MediumError {
     /// whole, its blocks are neither as they were nor as they will be.
     #[error("the medium would block in the middle of a write")]
     PartlyWritten,
-    /// The file system or device underneath is full.
+    /// The file system or device underneath is full: what was to be written has not been taken. Nothing that was
+    /// taken before is lost.
     #[error("no space left on the medium")]
     NoSpace,
     /// The medium cannot do this at all.

@@ -515,9 +515,14 @@ impl Job<'_> {
     }
 
     pub(super) fn flush(&self) -> Result<(), Failure> {
-        self.medium
-            .flush(self.wait)
-            .map_err(|e| self.failure(e, Sense::WRITE_ERROR, "flush"))
+        self.medium.flush(self.wait).map_err(|error| match error {
+            // For want of space data is lost that was taken: that is no write protection.
+            MediumError::NoSpace => {
+                tracing::error!(lun = self.path.lun(), "no space left for data that was written before");
+                Failure::Sense(Sense::WRITE_ERROR)
+            }
+            error => self.failure(error, Sense::WRITE_ERROR, "flush"),
+        })
     }
 
     /// TASK ABORTED once the command has been cancelled or the unit reset.
