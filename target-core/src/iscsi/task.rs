@@ -92,12 +92,26 @@ impl Task {
         }
     }
 
+    /// Whether an ORDERED task of this LUN and name has to wait for it: it came first, and is not over.
+    fn keeps_waiting(&self, lun: Lun, id: TaskId) -> bool {
+        self.lun == lun && self.id < id && !matches!(self.stage, Stage::Early(_) | Stage::Answering(_))
+    }
+
     fn class(&self) -> Class {
         Class {
             lun: self.lun.0,
             reads: self.bytes_to_reserve() > 0,
         }
     }
+}
+
+/// Who waits for whom at a LUN (SAM-6 8.6.3).
+#[derive(Debug, Default)]
+struct Order {
+    /// ORDERED tasks that are not over: what came later waits for them.
+    ordered: BTreeSet<TaskId>,
+    /// Commands with all of their data that have to let others go first.
+    behind: BTreeSet<TaskId>,
 }
 
 /// All tasks of a session.
@@ -109,12 +123,8 @@ pub(super) struct TaskSet {
     early: BTreeMap<u32, Option<TaskId>>,
     /// Commands that may be run now, in order.
     ready: Ready,
-    /// Commands with all of their data that have to let others go first.
-    behind: BTreeSet<TaskId>,
-    /// ORDERED tasks that are not over: what came later waits for them (SAM-6 8.6.3).
-    ordered: BTreeSet<TaskId>,
-    /// No task is older than this one.
-    oldest: u64,
+    /// The LUNs at which there are ORDERED tasks: every LUN is a task set of its own.
+    orders: HashMap<Lun, Order>,
     immediate_count: u32,
     answer_bytes: usize,
     last_id: u64,
@@ -140,10 +150,8 @@ impl TaskSet {
         self.answer_bytes += task.stage.answer_bytes();
         // What has been carried out keeps nobody waiting, whether its data is out or not.
         if task.attribute == TaskAttribute::Ordered && !matches!(task.stage, Stage::Answering(_)) {
-            self.ordered.insert(task.id);
+            self.orders.entry(task.lun).or_default().ordered.insert(task.id);
         }
-        // One that was taken out for a moment comes back with its old name.
-        self.oldest = self.oldest.min(task.id.0);
         let replaced = self.by_itt.insert(task.itt, task.id);
         debug_assert!(replaced.is_none(), "a task tag in use was let in again");
         self.tasks.insert(task.id, task);
@@ -172,12 +180,10 @@ impl TaskSet {
         self.by_itt.remove(&task.itt);
         self.immediate_count -= u32::from(task.immediate);
         self.answer_bytes -= task.stage.answer_bytes();
-        if task.attribute == TaskAttribute::Ordered {
-            self.ordered.remove(&id);
-        }
-        if !self.behind.is_empty() {
-            self.behind.remove(&id);
-            self.let_go();
+        if let Some(order) = self.orders.get_mut(&task.lun) {
+            order.ordered.remove(&id);
+            order.behind.remove(&id);
+            self.let_go(task.lun);
         }
         Some(task)
     }
@@ -248,45 +254,40 @@ impl TaskSet {
     /// All data of this task is here.
     pub(super) fn set_ready(&mut self, id: TaskId) {
         let Some(task) = self.tasks.get(&id) else { return };
-        let is_behind = self.ordered.first().is_some_and(|ordered| *ordered <= id);
-        match task.attribute {
-            TaskAttribute::HeadOfQueue => self.ready.push_front(task.class(), id),
-            _ if is_behind => {
-                self.behind.insert(id);
-                self.let_go();
+        let order = self.orders.get_mut(&task.lun);
+        let behind = order.filter(|order| order.ordered.first().is_some_and(|ordered| *ordered <= id));
+        match (task.attribute, behind) {
+            (TaskAttribute::HeadOfQueue, _) => self.ready.push_front(task.class(), id),
+            (_, Some(order)) => {
+                order.behind.insert(id);
+                let lun = task.lun;
+                self.let_go(lun);
             }
             _ => self.ready.push_back(task.class(), id),
         }
     }
 
     /// Lets those go that waited for others: everything before the first ORDERED task that is not over, or that
-    /// task itself when it is the oldest of all.
-    fn let_go(&mut self) {
-        while let Some(id) = self.behind.first().copied() {
-            let is_turn = match self.ordered.first() {
+    /// task itself when it is the oldest of all at its LUN.
+    fn let_go(&mut self, lun: Lun) {
+        let Some(order) = self.orders.get_mut(&lun) else { return };
+        while let Some(id) = order.behind.first().copied() {
+            let is_turn = match order.ordered.first() {
                 None => true,
                 Some(ordered) if *ordered > id => true,
-                Some(ordered) => *ordered == id && self.oldest() == Some(id),
+                Some(ordered) => *ordered == id && !self.tasks.values().any(|task| task.keeps_waiting(lun, id)),
             };
             if !is_turn {
                 return;
             }
-            self.behind.remove(&id);
+            order.behind.remove(&id);
             if let Some(task) = self.tasks.get(&id) {
                 self.ready.push_back(task.class(), id);
             }
         }
-    }
-
-    /// The oldest task. Names are looked at once each, over the whole life of the session.
-    fn oldest(&mut self) -> Option<TaskId> {
-        if self.tasks.is_empty() {
-            return None;
+        if order.ordered.is_empty() {
+            self.orders.remove(&lun);
         }
-        while !self.tasks.contains_key(&TaskId(self.oldest)) {
-            self.oldest += 1;
-        }
-        Some(TaskId(self.oldest))
     }
 
     /// The next task that may be run and is of a class that is not `shut`.
