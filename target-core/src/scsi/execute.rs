@@ -195,6 +195,11 @@ impl Execution {
         !matches!(self.action, Action::Read { .. } | Action::Write { .. })
     }
 
+    /// Whether it is about the unit, not its blocks: reservations, mode parameters and the like.
+    pub fn is_control(&self) -> bool {
+        matches!(self.action, Action::Control(_))
+    }
+
     /// INTERNAL TARGET FAILURE: a fault of ours, not of the command.
     pub(crate) fn internal_failure(&self) -> Response {
         self.path.check(Sense::INTERNAL)

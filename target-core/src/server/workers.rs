@@ -67,8 +67,10 @@ struct Order {
 }
 
 impl Order {
+    /// What others may have to wait for. Not so reservations: a medium that hangs under one initiator's commands is no
+    /// reason to keep another from preempting it.
     fn is_long(&self) -> bool {
-        self.job.execution.may_be_long()
+        self.job.execution.may_be_long() && !self.job.execution.is_control()
     }
 }
 

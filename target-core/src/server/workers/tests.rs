@@ -106,6 +106,9 @@ impl Bench {
     fn job(&mut self, opcode: u8) -> Job {
         let mut cdb = [0; 10];
         (cdb[0], cdb[8]) = (opcode, 1);
+        if opcode == SELF_TEST {
+            cdb[..2].copy_from_slice(&[opcode, 0x04]);
+        }
         let Prepared::Run(execution) = self.nexus.prepare([0; 8], &cdb) else {
             panic!("not to be run")
         };
@@ -150,6 +153,8 @@ impl Bench {
 const READ: u8 = 0x28;
 const WRITE: u8 = 0x2a;
 const VERIFY: u8 = 0x2f;
+/// SEND DIAGNOSTIC: reads a block, and is about the unit.
+const SELF_TEST: u8 = 0x1d;
 
 #[test]
 fn everything_submitted_is_done() {
@@ -260,14 +265,18 @@ fn long_commands_leave_threads_to_the_others() {
     bench.wait_until_inside(LONG_MAX);
     // The others, if there were any, would come soon.
     std::thread::sleep(Duration::from_millis(100));
-    bench.submit(WRITE);
-    let write = bench.next;
-    let began = Instant::now();
-    while !bench.ends().contains(&write) {
+    for other in [WRITE, SELF_TEST] {
+        bench.submit(other);
+    }
+    let (mut ends, began) = (Vec::new(), Instant::now());
+    bench.wait_until_inside(LONG_MAX + 1);
+    while ends.is_empty() {
         assert!(began.elapsed() < Duration::from_secs(5), "the write is behind them all");
+        ends = bench.ends();
         std::thread::yield_now();
     }
+    assert_eq!(ends, [bench.next - 1]);
     drop(gate);
-    bench.wait_for(2 * CREW_MAX);
-    assert_eq!(slow.most.load(SeqCst), LONG_MAX);
+    bench.wait_for(2 * CREW_MAX + 1);
+    assert_eq!(slow.most.load(SeqCst), LONG_MAX + 1);
 }
