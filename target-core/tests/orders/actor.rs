@@ -1,4 +1,5 @@
 //! One command of an initiator: what it has to say, what it heard, and the mistake it makes.
+#![allow(unreachable_pub, reason = "it is a part of a test")]
 
 use std::collections::VecDeque;
 
@@ -10,6 +11,9 @@ use iscsi_pdu::{
 use super::READ_LBA;
 use super::support::answers::pattern;
 use super::support::{Direction, Wire, read10, write10};
+
+/// Sense key and additional sense code.
+type Sense = (u8, u8, u8);
 
 const BLOCK_BYTES: usize = 512;
 /// Blocks that belong to one actor.
@@ -250,7 +254,7 @@ pub struct Actor {
     /// What was read so far.
     data_in: Vec<u8>,
     /// How it ended.
-    status: Option<(u8, Option<(u8, u8, u8)>)>,
+    status: Option<(u8, Option<Sense>)>,
     plan: Option<Plan>,
     /// Other requests of this actor that are answered.
     extra: Vec<u32>,

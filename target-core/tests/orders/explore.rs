@@ -1,4 +1,5 @@
 //! Walking through every sequence of choices, and the numbers of an answer.
+#![allow(unreachable_pub, reason = "it is a part of a test")]
 
 use iscsi_pdu::{RESERVED_TAG, Response, Serial};
 
