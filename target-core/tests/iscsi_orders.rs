@@ -14,9 +14,9 @@ use std::sync::Arc;
 
 use actor::{Actor, BLOCKS_EACH, Ending, Fault, Kind, Kind::*, Stage};
 use explore::{Choices, explore};
-use iscsi_pdu::{Response, Serial};
+use iscsi_pdu::{Response, ScsiCommand, Serial, TaskAttribute};
 use support::answers::{pattern, read, status};
-use support::{Direction, Wire, node, write10};
+use support::{Direction, Wire, node, read10, write10};
 use target_core::iscsi::{Limits, Node};
 
 /// Where reads read, in blocks: nothing writes there.
@@ -289,4 +289,29 @@ fn one_mistake(bench: &mut Bench, kinds: [Kind; 2], fault: Fault, piece: u64, en
         }
         bench.check(&actors);
     })
+}
+
+#[test]
+fn what_came_ahead_of_its_turn_holds_nobody_whose_turn_it_is() {
+    // Whichever of the two is the ordered one: it is the one behind the gap that has to wait.
+    for (first, last) in [
+        (TaskAttribute::Simple, TaskAttribute::Ordered),
+        (TaskAttribute::Ordered, TaskAttribute::Simple),
+        (TaskAttribute::Ordered, TaskAttribute::Ordered),
+    ] {
+        let mut wire = Wire::logged_in(&node(Limits::default()), &[]);
+        let [now, missing, later] = [first, TaskAttribute::Simple, last].map(|attribute| ScsiCommand {
+            attribute,
+            ..wire.command(&read10(0, 1), Direction::Read, 512)
+        });
+        wire.send(&later, &[]);
+        wire.send(&now, &[]);
+        let answered = |wire: &mut Wire| -> Vec<u32> {
+            let answers = std::mem::take(&mut wire.answers);
+            answers.iter().map(|(response, _)| explore::itt(response)).collect()
+        };
+        assert_eq!(answered(&mut wire), [now.itt], "{first:?} {last:?}");
+        wire.send(&missing, &[]);
+        assert_eq!(answered(&mut wire), [missing.itt, later.itt], "{first:?} {last:?}");
+    }
 }

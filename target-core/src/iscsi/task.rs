@@ -146,12 +146,17 @@ impl TaskSet {
     }
 
     pub(super) fn insert(&mut self, task: Task) {
-        self.immediate_count += u32::from(task.immediate);
-        self.answer_bytes += task.stage.answer_bytes();
         // What has been carried out keeps nobody waiting, whether its data is out or not.
         if task.attribute == TaskAttribute::Ordered && !matches!(task.stage, Stage::Answering(_)) {
             self.orders.entry(task.lun).or_default().ordered.insert(task.id);
         }
+        self.insert_early(task);
+    }
+
+    /// The same for a task that came ahead of its turn, and is to get another name: nobody waits for it yet.
+    pub(super) fn insert_early(&mut self, task: Task) {
+        self.immediate_count += u32::from(task.immediate);
+        self.answer_bytes += task.stage.answer_bytes();
         let replaced = self.by_itt.insert(task.itt, task.id);
         debug_assert!(replaced.is_none(), "a task tag in use was let in again");
         self.tasks.insert(task.id, task);

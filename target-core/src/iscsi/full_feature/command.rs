@@ -109,7 +109,7 @@ impl FullFeature {
             task.data_out.buffer = Vec::new();
         }
         if arrival == Arrival::Early {
-            self.tasks.insert(task);
+            self.tasks.insert_early(task);
             self.tasks.hold(command.cmd_sn, Some(id));
             return;
         }
