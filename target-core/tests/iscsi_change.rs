@@ -377,8 +377,14 @@ fn limits_hold_for_those_who_come_after() {
     node.set_limits(Limits {
         command_window: 8,
         sessions_per_target: 2,
+        window_memory_bytes: 1,
+        transfer_memory_bytes: 1,
         ..Limits::default()
     });
+    // What is promised cannot be taken back, so memory stays as it was, and is told so.
+    let (told, held) = (node.limits(), &node.budget);
+    assert_eq!(told.window_memory_bytes, held.window.limit_bytes());
+    assert_eq!(told.transfer_memory_bytes, held.transfer.limit_bytes());
     old.assert_alive();
     assert_eq!(old.max_cmd_sn.distance(old.cmd_sn), window);
     let new = Wire::logged_in_as(&node, OTHER, isid(2), &[]);
