@@ -490,19 +490,23 @@ fn who_sees_a_part_of_the_target_does_not_reset_all_of_it() {
         lun_rules: [(1, vec![rule(INITIATOR, Mode::ReadWrite)])].into(),
         ..Policy::default()
     });
-    (one.pump(), two.pump());
+    one.pump();
+    two.pump();
     manage(&mut two, TaskFunction::TargetColdReset, 0, Serial(0));
     assert_eq!(outcome(&mut two), TaskOutcome::NotAuthorized);
-    (one.pump(), two.pump());
+    one.pump();
+    two.pump();
     one.assert_alive();
     two.assert_alive();
     // A LUN that is out of service is nobody's.
     target.set_policy(Policy::default());
     let removal = target.device.remove(1).expect("LUN 1");
-    (one.pump(), two.pump());
+    one.pump();
+    two.pump();
     drop(removal);
     target.device.insert_offline(1).expect("LUN 1 is free");
-    (one.pump(), two.pump());
+    one.pump();
+    two.pump();
     manage(&mut two, TaskFunction::TargetColdReset, 0, Serial(0));
     assert_eq!(outcome(&mut two), TaskOutcome::Complete);
     one.pump();
