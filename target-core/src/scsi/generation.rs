@@ -37,6 +37,11 @@ impl Generations {
         (generation & RETIRED == 0).then_some(generation)
     }
 
+    /// Whether no command is taken any more. It is so as soon as the first command is refused for that.
+    pub(super) fn is_retired(&self) -> bool {
+        self.valid_from.load(SeqCst) == u64::MAX
+    }
+
     /// Whether a command of this generation has been aborted, be it running or not.
     pub(super) fn is_aborted(&self, generation: u64) -> bool {
         generation < self.valid_from.load(SeqCst)
@@ -171,7 +176,7 @@ mod tests {
         let path = Arc::new(Generations::default());
         let old = path.current().unwrap();
         let drain: Drain = [path.abort()].into_iter().collect();
-        assert!(drain.is_drained(), "nothing ran");
+        assert!(drain.is_drained() && !path.is_retired(), "nothing ran");
         assert!(path.is_aborted(old) && path.enter(old).is_none());
         let new = path.current().unwrap();
         assert!(!path.is_aborted(new) && path.enter(new).is_some());
@@ -209,12 +214,25 @@ mod tests {
     }
 
     #[test]
+    fn who_is_refused_for_good_knows_why() {
+        for _ in 0..2000 {
+            let path = Arc::new(Generations::default());
+            let old = path.current().unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(|| path.retire());
+                while path.enter(old).is_some() {}
+                assert!(path.is_retired());
+            });
+        }
+    }
+
+    #[test]
     fn a_retired_path_takes_nothing() {
         let path = Arc::new(Generations::default());
         let old = path.current().unwrap();
         let _drain = path.retire();
         assert_eq!(path.current(), None);
-        assert!(path.enter(old).is_none());
+        assert!(path.enter(old).is_none() && path.is_retired());
         // Neither a reset nor anything else brings it back.
         let _drain = (path.abort(), path.pass(), path.retire());
         assert_eq!(path.current(), None);

@@ -141,7 +141,7 @@ impl Path {
     }
 
     pub(super) fn is_in_service(&self) -> bool {
-        self.generations.current().is_some()
+        !self.generations.is_retired()
     }
 
     /// How a command ends that was aborted before it began.
