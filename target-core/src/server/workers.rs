@@ -79,6 +79,8 @@ impl Order {
 #[derive(Debug, Default)]
 pub(super) struct Crew {
     state: Mutex<State>,
+    /// What its members have done and not told yet.
+    done: Mutex<Done>,
     /// For those who have nothing to do, and for the one that watches.
     work: Condvar,
 }
@@ -185,13 +187,24 @@ impl Crew {
 
     /// Does jobs until there are none.
     fn work_off(self: &Arc<Self>) {
-        let mut done = Done::default();
         let mut was_long = false;
         while let Some(order) = self.take_next(was_long) {
             was_long = order.is_long();
-            done.add(order);
+            self.carry_out(order);
         }
-        done.post();
+        self.done().post();
+    }
+
+    fn carry_out(&self, order: Order) {
+        let Order { job, mailbox } = order;
+        // What is done already does not wait for it.
+        if will_block(&job) {
+            self.done().post();
+        }
+        // Never an error: a worker may block.
+        if let Ok(finished) = job.run(Wait::Allowed) {
+            self.done().add(mailbox, finished);
+        }
     }
 
     fn member(self: Arc<Self>) {
@@ -230,6 +243,10 @@ impl Crew {
                 return true;
             }
             let watch = !at_rest && !state.watched;
+            if watch && state.is_stuck() {
+                // Nobody knew that it would block. What was done before is not to wait for it.
+                self.done().post();
+            }
             let left = leave_at.saturating_duration_since(Instant::now());
             if left.is_zero() && !watch {
                 state.idle -= 1;
@@ -254,13 +271,18 @@ impl Crew {
         }
     }
 
+    /// To be locked after the state, if both are.
+    fn done(&self) -> MutexGuard<'_, Done> {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Ends of jobs of one connection, collected for one wake-up.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Done {
     mailbox: Weak<Mailbox>,
     finished: Vec<Finished>,
@@ -268,18 +290,13 @@ struct Done {
 }
 
 impl Done {
-    /// Does a job, and posts the collected ends when it is time.
-    fn add(&mut self, order: Order) {
-        if !self.mailbox.ptr_eq(&order.mailbox) {
+    /// Adds an end, and posts the collected ones when it is time.
+    fn add(&mut self, mailbox: Weak<Mailbox>, finished: Finished) {
+        if !self.mailbox.ptr_eq(&mailbox) {
             self.post();
-            self.mailbox = order.mailbox;
+            self.mailbox = mailbox;
         }
-        // What is done already does not wait for it.
-        if will_block(&order.job) {
-            self.post();
-        }
-        // Never an error: a worker may block.
-        self.finished.extend(order.job.run(Wait::Allowed));
+        self.finished.push(finished);
         let first = *self.first.get_or_insert_with(Instant::now);
         if self.finished.len() >= BATCH_MAX || first.elapsed().as_micros() > BATCH_WAIT_US {
             self.post();
