@@ -1,4 +1,5 @@
 //! A medium in memory at which everything stops for as long as it is shut.
+#![allow(unreachable_pub, reason = "it is a part of a test")]
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex};
