@@ -456,7 +456,8 @@ impl Actor {
             ),
             Fault::SentTwice => self.send(piece, wire),
             Fault::AbortedMeanwhile => {
-                self.management(self.itt, true, wire);
+                // In turn or not.
+                self.management(self.itt, piece.offset.is_multiple_of(BURST_BYTES), wire);
                 self.stage = Stage::Done;
             }
             Fault::TagUsedAgain => {
