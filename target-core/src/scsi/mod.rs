@@ -51,8 +51,8 @@ pub use ports::TargetPort;
 pub use request::MAX_TRANSFER_BYTES;
 pub use size::ResizeError;
 pub use unit::{LogicalUnit, LogicalUnitOptions};
-pub use withdrawal::Removal;
 pub use upkeep::MediumOptions;
+pub use withdrawal::Removal;
 
 use sense::Sense;
 
