@@ -177,6 +177,8 @@ fn assert_lun_works(wire: &mut Wire) {
     for (cdb, direction) in [(write10(5, 1), Direction::Write), (read10(5, 1), Direction::Read)] {
         let command = ScsiCommand {
             lun: Lun::from_number(1),
+            // It waits for those before it, but not for those at another LUN.
+            attribute: TaskAttribute::Ordered,
             ..wire.command(&cdb, direction, 512)
         };
         let data: &[u8] = if direction == Direction::Write {
@@ -248,10 +250,25 @@ fn a_function_is_complete_when_the_medium_is_done_and_nothing_lands_after_that()
     for function in WHOLE_LUN {
         let mut bench = Bench::new();
         let load = bench.load();
+        let elsewhere = ScsiCommand {
+            lun: Lun::from_number(1),
+            ..bench.wire.command(&read10(5, 1), Direction::Read, 512)
+        };
+        bench.wire.send(&elsewhere, &[]);
+        bench.queued.append(&mut bench.wire.held);
         let asked = manage(&mut bench.wire, function, RESERVED_TAG);
         bench.wire.sleep_ms(bound_ms() - 1);
         assert!(bench.wire.answers.is_empty(), "{function:?}: {:?}", bench.wire.answers);
         if function != TaskFunction::TargetWarmReset && function != TaskFunction::TargetColdReset {
+            let job = bench.queued.pop().expect("the last one");
+            bench.wire.run(job);
+            bench.wire.pump();
+            let expected = BTreeMap::from([(elsewhere.itt, 0)]);
+            assert_eq!(
+                take(&mut bench.wire),
+                (Vec::new(), expected),
+                "{function:?} of LUN 0 only"
+            );
             bench.assert_other_lun_works();
         }
         // What an initiator still owes for an R2T is passed over.

@@ -10,6 +10,7 @@ mod actor;
 mod explore;
 mod support;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use actor::{Actor, BLOCKS_EACH, Ending, Fault, Kind, Kind::*, Stage};
@@ -20,7 +21,7 @@ use support::{Direction, Wire, node, read10, write10};
 use target_core::iscsi::{Limits, Node};
 
 /// Where reads read, in blocks: nothing writes there.
-pub const READ_LBA: u32 = 4096;
+const READ_LBA: u32 = 4096;
 
 /// A session whose commands need several PDUs: bursts are of two blocks.
 struct Bench {
@@ -313,5 +314,52 @@ fn what_came_ahead_of_its_turn_holds_nobody_whose_turn_it_is() {
         assert_eq!(answered(&mut wire), [now.itt], "{first:?} {last:?}");
         wire.send(&missing, &[]);
         assert_eq!(answered(&mut wire), [missing.itt, later.itt], "{first:?} {last:?}");
+    }
+}
+
+#[test]
+fn as_many_r2ts_are_open_as_were_agreed_until_all_is_asked_for() {
+    const BURSTS: usize = 20;
+    for max_r2ts in [1, 4, 16] {
+        let mut bench = Bench::new(max_r2ts);
+        let wire = &mut bench.wire;
+        let data = [pattern(BURSTS * 1024, 5), pattern(BURSTS * 1024, 6)];
+        let commands = [0, 64].map(|lba| wire.command(&write10(lba, 40), Direction::Write, (BURSTS * 1024) as u32));
+        for command in &commands {
+            wire.send(command, &[]);
+        }
+        let mut open = [VecDeque::new(), VecDeque::new()];
+        let mut answered = [0; 2];
+        loop {
+            for answer in std::mem::take(&mut wire.answers) {
+                if let (Response::R2t(r2t), _) = answer {
+                    let index = usize::from(r2t.itt == commands[1].itt);
+                    open[index].push_back(r2t);
+                } else {
+                    assert_eq!(status(answer).exp_data_sn as usize, BURSTS, "as many R2Ts");
+                }
+            }
+            for index in 0..2 {
+                let expected = (BURSTS - answered[index]).min(max_r2ts as usize);
+                assert_eq!(open[index].len(), expected, "{answered:?} are answered");
+            }
+            // The second goes ahead by one and a half.
+            let index = usize::from(answered[1] * 2 < answered[0] * 3 || open[0].is_empty());
+            let index = if open[index].is_empty() { 1 - index } else { index };
+            let Some(r2t) = open[index].pop_front() else { break };
+            let at = r2t.buffer_offset as usize;
+            assert_eq!((r2t.r2t_sn as usize, at), (answered[index], answered[index] * 1024));
+            wire.data_out(
+                r2t.itt,
+                r2t.ttt,
+                0,
+                r2t.buffer_offset,
+                true,
+                &data[index][at..at + 1024],
+            );
+            answered[index] += 1;
+        }
+        assert_eq!(answered, [BURSTS; 2]);
+        assert!(read(wire, 0, 40) == data[0] && read(wire, 64, 40) == data[1]);
     }
 }

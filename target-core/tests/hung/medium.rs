@@ -1,5 +1,4 @@
 //! A medium in memory at which everything stops for as long as it is shut.
-#![allow(unreachable_pub, reason = "it is a part of a test")]
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex};
@@ -17,14 +16,14 @@ struct State {
 }
 
 #[derive(Debug)]
-pub struct Hung {
+pub(super) struct Hung {
     inner: MemoryMedium,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 impl Hung {
-    pub fn new(bytes: u64) -> Arc<Self> {
+    pub(super) fn new(bytes: u64) -> Arc<Self> {
         Arc::new(Self {
             inner: MemoryMedium::new(bytes, 512).expect("small enough"),
             state: Mutex::default(),
@@ -32,17 +31,17 @@ impl Hung {
         })
     }
 
-    pub fn shut(&self) {
+    pub(super) fn shut(&self) {
         self.state.lock().expect("not poisoned").is_shut = true;
     }
 
-    pub fn open(&self) {
+    pub(super) fn open(&self) {
         self.state.lock().expect("not poisoned").is_shut = false;
         self.changed.notify_all();
     }
 
     /// Returns once so many commands hang.
-    pub fn wait_for(&self, count: usize) {
+    pub(super) fn wait_for(&self, count: usize) {
         let state = self.state.lock().expect("not poisoned");
         let arrived = self
             .changed
@@ -51,7 +50,7 @@ impl Hung {
     }
 
     /// A byte as it is now, gate or no gate.
-    pub fn peek(&self, offset_bytes: u64) -> u8 {
+    pub(super) fn peek(&self, offset_bytes: u64) -> u8 {
         let mut out = Vec::new();
         self.inner
             .read(offset_bytes / 512 * 512, 512, &mut out, Wait::Allowed)

@@ -1,5 +1,4 @@
 //! One command of an initiator: what it has to say, what it heard, and the mistake it makes.
-#![allow(unreachable_pub, reason = "it is a part of a test")]
 
 use std::collections::VecDeque;
 
@@ -17,7 +16,7 @@ type Sense = (u8, u8, u8);
 
 const BLOCK_BYTES: usize = 512;
 /// Blocks that belong to one actor.
-pub const BLOCKS_EACH: u32 = 4;
+pub(super) const BLOCKS_EACH: u32 = 4;
 /// Both FirstBurstLength and MaxBurstLength.
 const BURST_BYTES: usize = 1024;
 /// A target transfer tag that the target never gave out.
@@ -26,7 +25,7 @@ const FOREIGN_TAG: u32 = 0x7777_7777;
 const NOBODY: u32 = 0x6666_6666;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// A block with the command.
     WriteImmediate,
     /// Two blocks, each in a Data-Out of its own that nobody asked for.
@@ -53,7 +52,7 @@ pub enum Kind {
 
 impl Kind {
     /// How many PDUs it takes.
-    pub fn pdus(self) -> u64 {
+    pub(super) fn pdus(self) -> u64 {
         match self {
             Self::WriteUnasked | Self::WriteMixed | Self::WriteAsked | Self::UrgentAskedWrite => 3,
             Self::WriteAskedInParts => 5,
@@ -62,7 +61,7 @@ impl Kind {
     }
 
     /// Whether a worker may get it.
-    pub fn is_run(self) -> bool {
+    pub(super) fn is_run(self) -> bool {
         use Kind::{Abort, Nop, TestUnitReady, UrgentAbort, UrgentNop};
         !matches!(self, TestUnitReady | Nop | UrgentNop | Abort | UrgentAbort)
     }
@@ -133,7 +132,7 @@ const UNEXPECTED: Ending = Ending::Failed((0x0b, 0x0c, 0x0c));
 
 /// How a command with a mistake ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
+pub(super) enum Ending {
     Good,
     Failed((u8, u8, u8)),
     /// Without an answer.
@@ -144,7 +143,7 @@ pub enum Ending {
 
 /// What goes wrong at one Data-Out, or just before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub(super) enum Fault {
     WrongNumber,
     WrongOffset,
     TooMuch,
@@ -162,7 +161,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::WrongNumber,
         Self::WrongOffset,
         Self::TooMuch,
@@ -180,7 +179,7 @@ impl Fault {
     ];
 
     /// What becomes of a command that makes this mistake at this Data-Out; `None` when it cannot be made there.
-    pub fn ending(self, victim: Kind, piece: u64) -> Option<Ending> {
+    pub(super) fn ending(self, victim: Kind, piece: u64) -> Option<Ending> {
         let place = victim.place_of(piece);
         Some(match self {
             Self::FinalTooEarly if place.ends_sequence => return None,
@@ -225,7 +224,7 @@ struct Piece {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub(super) enum Stage {
     Fresh,
     Open,
     Done,
@@ -238,12 +237,12 @@ struct Plan {
     ending: Ending,
 }
 
-pub struct Actor {
+pub(super) struct Actor {
     kind: Kind,
     lba: u32,
     data: Vec<u8>,
     max_r2ts: usize,
-    pub itt: u32,
+    pub(super) itt: u32,
     command: Option<ScsiCommand>,
     stage: Stage,
     pieces: VecDeque<Piece>,
@@ -274,7 +273,7 @@ impl std::fmt::Debug for Actor {
 }
 
 impl Actor {
-    pub fn new(kind: Kind, place: u32, seed: u8, max_r2ts: u32) -> Self {
+    pub(super) fn new(kind: Kind, place: u32, seed: u8, max_r2ts: u32) -> Self {
         Self {
             kind,
             lba: place * BLOCKS_EACH,
@@ -299,20 +298,20 @@ impl Actor {
     }
 
     /// Makes a mistake at its Data-Out number `piece`.
-    pub fn plan(&mut self, fault: Fault, piece: u64, ending: Ending) {
+    pub(super) fn plan(&mut self, fault: Fault, piece: u64, ending: Ending) {
         self.rejects_due = fault.rejects(self.kind, piece, self.max_r2ts);
         self.plan = Some(Plan { fault, piece, ending });
     }
 
-    pub fn stage(&self) -> Stage {
+    pub(super) fn stage(&self) -> Stage {
         self.stage
     }
 
-    pub fn has_tag(&self, itt: u32) -> bool {
+    pub(super) fn has_tag(&self, itt: u32) -> bool {
         self.itt == itt || self.extra.contains(&itt)
     }
 
-    pub fn has_more(&self) -> bool {
+    pub(super) fn has_more(&self) -> bool {
         self.stage == Stage::Fresh || !self.pieces.is_empty()
     }
 
@@ -321,7 +320,7 @@ impl Actor {
     }
 
     /// Sends its next PDU.
-    pub fn speak(&mut self, wire: &mut Wire) {
+    pub(super) fn speak(&mut self, wire: &mut Wire) {
         if self.stage == Stage::Fresh {
             self.stage = Stage::Open;
             return self.begin(wire);
@@ -500,12 +499,12 @@ impl Actor {
     }
 
     /// Says that a sequence is over that was left open.
-    pub fn finish_late(&mut self, wire: &mut Wire) {
+    pub(super) fn finish_late(&mut self, wire: &mut Wire) {
         let end = self.late_end.take().expect("it left something open");
         self.send(end, wire);
     }
 
-    pub fn rejected(&mut self, response: &Response) {
+    pub(super) fn rejected(&mut self, response: &Response) {
         let Response::Reject(reject) = response else {
             unreachable!("only Rejects")
         };
@@ -519,7 +518,7 @@ impl Actor {
         self.rejects += 1;
     }
 
-    pub fn hear(&mut self, response: &Response, data: &[u8]) {
+    pub(super) fn hear(&mut self, response: &Response, data: &[u8]) {
         match response {
             Response::R2t(r2t) => self.asked(r2t),
             Response::NopIn(_) => {
@@ -591,7 +590,7 @@ impl Actor {
     }
 
     /// It heard what it was to hear.
-    pub fn check_answers(&self) {
+    pub(super) fn check_answers(&self) {
         let expected = match self.plan.as_ref().map(|plan| plan.ending) {
             None | Some(Ending::Good) => Some((0, None)),
             Some(Ending::Failed(sense)) => Some((2, Some(sense))),
@@ -612,7 +611,7 @@ impl Actor {
     }
 
     /// What it is to have written, and where in bytes; nothing if it failed.
-    pub fn stored(&self) -> Option<(usize, &[u8])> {
+    pub(super) fn stored(&self) -> Option<(usize, &[u8])> {
         let is_good = matches!(self.status, Some((0, _)));
         is_good.then_some((self.lba as usize * BLOCK_BYTES, &self.data[..]))
     }

@@ -1,11 +1,10 @@
 //! Walking through every sequence of choices, and the numbers of an answer.
-#![allow(unreachable_pub, reason = "it is a part of a test")]
 
 use iscsi_pdu::{RESERVED_TAG, Response, Serial};
 
 /// What is chosen where there is a choice.
 #[derive(Debug, Default)]
-pub struct Choices {
+pub(super) struct Choices {
     /// What was taken, of how many.
     path: Vec<(usize, usize)>,
     at: usize,
@@ -13,7 +12,7 @@ pub struct Choices {
 
 impl Choices {
     /// One of `count`.
-    pub fn choose(&mut self, count: usize) -> usize {
+    pub(super) fn choose(&mut self, count: usize) -> usize {
         if self.at == self.path.len() {
             self.path.push((0, count));
         }
@@ -49,7 +48,7 @@ impl Drop for Witness<'_> {
 }
 
 /// Runs with every sequence of choices. Returns how many there were.
-pub fn explore(mut run: impl FnMut(&mut Choices)) -> u64 {
+pub(super) fn explore(mut run: impl FnMut(&mut Choices)) -> u64 {
     let mut choices = Choices::default();
     let mut runs = 0;
     loop {
@@ -64,15 +63,15 @@ pub fn explore(mut run: impl FnMut(&mut Choices)) -> u64 {
 }
 
 /// What every answer carries.
-pub struct Numbers {
-    pub stat_sn: Option<Serial>,
+pub(super) struct Numbers {
+    pub(super) stat_sn: Option<Serial>,
     /// Whether the next one has the next StatSN.
-    pub is_counted: bool,
-    pub exp_cmd_sn: Serial,
-    pub max_cmd_sn: Serial,
+    pub(super) is_counted: bool,
+    pub(super) exp_cmd_sn: Serial,
+    pub(super) max_cmd_sn: Serial,
 }
 
-pub fn numbers(response: &Response) -> Numbers {
+pub(super) fn numbers(response: &Response) -> Numbers {
     let (stat_sn, is_counted, exp_cmd_sn, max_cmd_sn) = match response {
         Response::NopIn(pdu) => (
             Some(pdu.stat_sn),
@@ -98,7 +97,7 @@ pub fn numbers(response: &Response) -> Numbers {
     }
 }
 
-pub fn itt(response: &Response) -> u32 {
+pub(super) fn itt(response: &Response) -> u32 {
     match response {
         Response::NopIn(pdu) => pdu.itt,
         Response::R2t(pdu) => pdu.itt,
