@@ -21,6 +21,8 @@ pub struct ChapOptions {
     pub digests: Vec<Digest>,
     /// How we write binary values.
     pub encoding: Encoding,
+    /// Whether a target that asks for no proof is good enough: AuthMethod=None is offered as well. Not with `mutual`.
+    pub or_none: bool,
 }
 
 /// What is known of the target.
@@ -52,6 +54,7 @@ impl ChapOptions {
             mutual: None,
             digests: Digest::STRONGEST_FIRST.to_vec(),
             encoding: Encoding::Hex,
+            or_none: false,
         }
     }
 }
@@ -87,6 +90,9 @@ impl<'a> Chap<'a> {
         let same = |mutual: &MutualChap| mutual.secret == options.secret;
         if options.mutual.as_ref().is_some_and(same) {
             return Err(Error::Misuse("each direction of CHAP needs a secret of its own"));
+        }
+        if options.or_none && options.mutual.is_some() {
+            return Err(Error::Misuse("a target that has to show who it is cannot be let off"));
         }
         Ok(Chap {
             options,

@@ -183,9 +183,18 @@ impl Login<'_> {
         }
     }
 
-    /// The only AuthMethod we take. With CHAP nothing less will do: that is why we have a secret.
+    /// The only AuthMethod we take, unless the options say that we need not show who we are. With CHAP nothing less
+    /// will do: that is why we have a secret.
     fn method(&self) -> &'static str {
-        if self.chap.is_some() { "CHAP" } else { NONE }
+        match &self.chap {
+            Some(_) if self.may_do_without() => "CHAP,None",
+            Some(_) => "CHAP",
+            None => NONE,
+        }
+    }
+
+    fn may_do_without(&self) -> bool {
+        self.options.chap.as_ref().is_some_and(|chap| chap.or_none)
     }
 
     /// Everything we negotiate, in one request.
@@ -280,6 +289,9 @@ impl Login<'_> {
                 Some(key) if self.chap.is_some() && Chap::owns(key) => chap_keys.push((key, pair)),
                 Some(Key::AuthMethod) if self.chap.is_some() && pair.value == "CHAP" && !self.chap_agreed => {
                     (agreed, self.chap_agreed) = (true, true);
+                }
+                Some(Key::AuthMethod) if self.may_do_without() && pair.value == NONE && !self.chap_agreed => {
+                    self.chap = None;
                 }
                 Some(key) if self.offered.contains(&key) => self.outcome(key, pair)?,
                 // An answer to an answer of ours, or to a key sent for a test.

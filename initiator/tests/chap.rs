@@ -302,3 +302,37 @@ async fn a_login_without_the_stage_of_chap_is_not_made_without_chap() {
     };
     assert!(matches!(Session::login(near, &options).await, Err(Error::Misuse(_))));
 }
+
+#[tokio::test]
+async fn a_target_that_asks_for_no_proof_is_taken_only_if_that_was_offered() {
+    for or_none in [true, false] {
+        let (near, mut peer) = Peer::pair(PIPE_BYTES);
+        let options = login_options(ChapOptions { or_none, ..chap(false) });
+        let target = async {
+            let said = stay(&mut peer, &[("AuthMethod", "None")]).await;
+            let offer = if or_none { "CHAP,None" } else { "CHAP" };
+            assert_eq!(value(&said, "AuthMethod"), Some(offer));
+            if or_none {
+                let (request, _) = peer.login_request().await;
+                assert!(request.transit, "nothing is left to be said in this stage");
+                let answer = peer.login_response(&request);
+                peer.send(&answer, &[]).await;
+                let (request, _) = peer.login_request().await;
+                let answer = peer.login_response(&request);
+                peer.send(&answer, &text(KEYS)).await;
+            }
+        };
+        let (outcome, ()) = tokio::join!(Session::login(near, &options), target);
+        match outcome {
+            Ok(_) => assert!(or_none),
+            Err(error) => assert!(!or_none && matches!(error, Error::Negotiation { .. }), "{error}"),
+        }
+    }
+    let misuse = ChapOptions {
+        or_none: true,
+        ..chap(true)
+    };
+    let (near, _peer) = Peer::pair(PIPE_BYTES);
+    let outcome = Session::login(near, &login_options(misuse)).await;
+    assert!(matches!(outcome, Err(Error::Misuse(_))), "{:?}", outcome.err());
+}

@@ -51,15 +51,15 @@ impl ChapArgs {
     }
 }
 
-/// Whether the other side does not let us in like this, but may in another way.
-fn is_refused(error: &Error) -> bool {
-    // RFC 7143 §11.13.5, 02/01: authentication failure.
-    matches!(error, Error::LoginRefused { status, .. } if (status.class(), status.detail()) == (0x02, 0x01))
-}
-
 /// Logs in to discovery: mostly that takes no secret.
 pub(super) async fn discovery(args: &ProbeArgs, chap: Option<&ChapOptions>) -> Result<Session<TcpStream>, Error> {
-    either_way(args, None, chap).await
+    // Who guards a target by CHAP both ways seldom does so for discovery.
+    let chap = chap.map(|chap| ChapOptions {
+        mutual: None,
+        or_none: true,
+        ..chap.clone()
+    });
+    log_in(&args.url, &args.initiator, None, chap.as_ref(), args.timeout_ms).await
 }
 
 /// Logs in to a target. Whoever has given a secret that the target has to know does not take it without.
@@ -68,21 +68,9 @@ pub(super) async fn normal(
     target: &str,
     chap: Option<&ChapOptions>,
 ) -> Result<Session<TcpStream>, Error> {
-    if chap.is_some_and(|chap| chap.mutual.is_some()) {
-        return log_in(&args.url, &args.initiator, Some(target), chap, args.timeout_ms).await;
-    }
-    either_way(args, Some(target), chap).await
-}
-
-async fn either_way(
-    args: &ProbeArgs,
-    target: Option<&str>,
-    chap: Option<&ChapOptions>,
-) -> Result<Session<TcpStream>, Error> {
-    match log_in(&args.url, &args.initiator, target, None, args.timeout_ms).await {
-        Err(error) if chap.is_some() && is_refused(&error) => {
-            log_in(&args.url, &args.initiator, target, chap, args.timeout_ms).await
-        }
-        session => session,
-    }
+    let chap = chap.map(|chap| ChapOptions {
+        or_none: chap.mutual.is_none(),
+        ..chap.clone()
+    });
+    log_in(&args.url, &args.initiator, Some(target), chap.as_ref(), args.timeout_ms).await
 }
