@@ -39,24 +39,39 @@ fn load_from(plan: &Plan, credentials: Option<&Path>, problems: &mut Problems) -
         }
     }
     let secrets = Secrets(secrets);
-    for (login, place) in logins(plan) {
-        if let (Some(mutual), Some(own)) = (
-            &login.mutual,
-            login.mutual.as_ref().and_then(|name| secrets.0.get(name)),
-        ) {
-            let same = login.users.iter().find(|user| secrets.0.get(*user) == Some(own));
-            if let Some(same) = same {
-                // RFC 7143 §9.2.1: otherwise each end could answer with the other's help.
-                problems.add(
-                    login.line,
-                    format!(
-                        "{place}: users {same:?} and {mutual:?} have the same secret: each direction needs its own"
-                    ),
-                );
-            }
+    each_direction_has_its_own(plan, &secrets, problems);
+    secrets
+}
+
+/// What one target proves itself by is no user's secret at another either: whoever is asked for that user's response
+/// could have the first target compute it (RFC 7143 §9.2.1).
+fn each_direction_has_its_own(plan: &Plan, secrets: &Secrets, problems: &mut Problems) {
+    for (own, place) in logins(plan) {
+        let Some(mutual) = own.mutual.as_ref().and_then(|name| Some((name, secrets.0.get(name)?))) else {
+            continue;
+        };
+        // One answer for one place, the nearest first.
+        let same = std::iter::once((own, place.clone()))
+            .chain(logins(plan))
+            .find_map(|(other, at)| {
+                let is_same = |user: &&String| secrets.0.get(*user) == Some(mutual.1);
+                Some((other.users.iter().find(is_same)?, at))
+            });
+        if let Some((user, at)) = same {
+            let at = if at == place {
+                String::new()
+            } else {
+                format!(", which {at} lets in,")
+            };
+            problems.add(
+                own.line,
+                format!(
+                    "{place}: users {user:?}{at} and {:?} have the same secret: each direction needs its own",
+                    mutual.0
+                ),
+            );
         }
     }
-    secrets
 }
 
 fn logins(plan: &Plan) -> impl Iterator<Item = (&LoginPlan, String)> {
@@ -199,5 +214,41 @@ mod tests {
         }
         std::fs::remove_file(&anna).unwrap();
         assert!(load(true).1.contains("cannot read the secret"));
+    }
+
+    #[test]
+    fn what_one_target_proves_itself_by_lets_nobody_in_anywhere() {
+        let home = tempfile::tempdir().unwrap();
+        for name in ["anna", "disk", "bert"] {
+            write(&home.path().join(name), &format!("the secret of {name}"), 0o600);
+        }
+        let user = |name: &str| format!("[[user]]\nname = \"{name}\"\nsecret_file = \"{name}\"\n");
+        let users = user("anna") + &user("disk") + &user("bert");
+        let of = |more: &str| {
+            let text = format!(
+                "{users}[[target]]\nname = \"iqn.2026-11.com.example:a\"\nauth = \"chap\"\nusers = [\"anna\"]\n\
+                 mutual = \"disk\"\n{more}\n[[portal]]\nlisten = \"127.0.0.1\"\n"
+            );
+            let (plan, parsed) = super::super::parse(Some("f"), &text, home.path()).unwrap();
+            assert!(parsed.is_empty(), "{parsed}");
+            let mut problems = Problems::of_file("f", &text);
+            load_from(&plan, None, &mut problems);
+            problems.to_string()
+        };
+        let other = |user: &str| {
+            of(&format!(
+                "[[target]]\nname = \"iqn.2026-11.com.example:b\"\nauth = \"chap\"\nusers = [\"{user}\"]"
+            ))
+        };
+        assert_eq!(other("bert"), "");
+        // Two targets may prove themselves by one secret, and one user may log in to both.
+        assert_eq!(other("anna\"]\nmutual = \"disk\" # [\""), "");
+        let said = other("disk");
+        assert!(said.contains("which iqn.2026-11.com.example:b lets in"), "{said}");
+        write(&home.path().join("bert"), "the secret of disk", 0o600);
+        assert!(other("bert").contains("have the same secret"));
+        assert_eq!(other("anna"), "", "nobody logs in as bert");
+        let said = of("[discovery]\nauth = \"chap\"\nusers = [\"bert\"]");
+        assert!(said.contains("which discovery lets in"), "{said}");
     }
 }
