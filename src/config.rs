@@ -16,16 +16,16 @@ mod survey;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use target_core::iscsi::{Announced, Limits};
 use target_core::iscsi::chap::Digest;
 use target_core::iscsi::policy::{Auth, Policy};
+use target_core::iscsi::{Announced, Limits};
 use target_core::lun::WriteCache;
 
 pub(crate) use check::check_name;
 #[cfg(test)]
 pub(crate) use check::default_serial;
 pub(crate) use edit::{Edit, Keys, Setting};
-pub(crate) use problem::Problems;
+pub(crate) use problem::{Problems, Warning};
 pub(crate) use secrets::{Secrets, load as load_secrets, read_secret};
 pub(crate) use size::Size;
 pub(crate) use store::replace;

@@ -12,6 +12,7 @@ mod tunnels;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
@@ -27,6 +28,9 @@ use diff::Desired;
 use engine::{Engine, How, StartError};
 use perform::Desk;
 use tunnels::Tunnels;
+
+/// How often the storage underneath LUNs with a threshold is looked at, in milliseconds.
+const THRESHOLD_LOOK_MS: u64 = 10_000;
 
 /// What can be said on the command line.
 #[derive(Debug, Args)]
@@ -77,6 +81,13 @@ fn unconfigured(args: &ServeArgs) -> Result<Source, Failure> {
 async fn start(args: &ServeArgs, source: Source, desired: Desired, mut problems: Problems) -> Result<(), Failure> {
     let has_file = source.file.is_some();
     let engine = Engine::new(source, &desired);
+    for warning in problems.warnings() {
+        if args.check {
+            say!("{warning}");
+        } else {
+            tracing::warn!("{warning}");
+        }
+    }
     if args.check {
         config::survey_tunnel(&desired.plan, &mut problems);
         if let Err(error) = control::check(&desired.plan.control, args.control.as_deref()) {
@@ -150,10 +161,12 @@ async fn serve(
         tokio::spawn(tunnels.run(server, table, until(&tunnels_stopping)))
     });
     let reloading = tokio::spawn(reload_when_told(Arc::clone(engine), reload));
+    let watching = tokio::spawn(watch_thresholds(Arc::clone(engine)));
 
     let signal = stop.signal().await;
     tracing::info!("{signal}: closing sessions and flushing every LUN");
     reloading.abort();
+    watching.abort();
     // Sessions end before the tunnels they came through, so that initiators hear of it.
     let closed = async {
         engine.stop_accepting().await;
@@ -186,6 +199,14 @@ async fn reload_when_told(engine: Arc<Engine>, hangup: Option<Signal>) {
             Ok(applied) => applied.notes.iter().for_each(|note| tracing::info!("{note}")),
             Err(refusal) => tracing::error!("nothing was changed: {refusal}"),
         }
+    }
+}
+
+/// Tells initiators of storage that fills up, whoever fills it.
+async fn watch_thresholds(engine: Arc<Engine>) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(THRESHOLD_LOOK_MS)).await;
+        engine.check_thresholds().await;
     }
 }
 

@@ -40,6 +40,12 @@ fn what_there_is_is_shown_to_people_and_to_programs() {
     );
     has(&place.says(2, &["lun", "show", DISK, "9"]), &["lun list"]);
     has(&place.says(2, &["session", "show", "9"]), &["session list"]);
+    has(
+        &place.says(2, &["session", "list", "iqn.2026-11.com.example:no"]),
+        &["target list"],
+    );
+    let shown = place.json(&["lun", "show", DISK, "0"]);
+    assert_eq!(shown["path"], place.path("a.img").to_str().unwrap());
     let nowhere = place.path("nowhere.sock");
     let said = place.says(3, &["status", "--control", nowhere.to_str().unwrap()]);
     has(&said, &["no farlun serves at", "--control"]);
@@ -245,4 +251,43 @@ fn what_is_on_the_machine_is_not_taken_from_it() {
     } = place;
     assert_eq!(server.take().unwrap().stop(Signal::INT).0, Some(0));
     assert!(!home.join("control.sock").exists());
+}
+
+#[test]
+fn two_daemons_do_not_share_the_reservations_of_disks_with_one_serial_number() {
+    let place = Place::new("");
+    let kept = place.path("farlun/reservations");
+    let names = || {
+        let found = std::fs::read_dir(&kept).unwrap();
+        let mut names: Vec<_> = found.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = names();
+    // The same names in another file, with disks of its own.
+    let second = place.path("second.toml");
+    let portal = support::place::free_address();
+    let text = place.text().replace("a.img", "b.img");
+    let text = text.replace(&place.portal.to_string(), &portal.to_string());
+    let control = place.path("second.sock");
+    let serve = |text: &str, more: &[&str]| {
+        std::fs::write(&second, text).unwrap();
+        let mut command = farlun(place.home.path());
+        command
+            .arg("serve")
+            .args(more)
+            .arg(&second)
+            .arg("--control")
+            .arg(&control);
+        command
+    };
+    for more in [&["--check"][..], &[]] {
+        let said = ended(&serve(&text, more).output().unwrap(), 1);
+        has(&said, &["second.toml:6: ", "serial number", "set another serial"]);
+        assert!(!place.path("b.img").exists() && names() == before, "{said}");
+    }
+    let own = text.replace("file = \"b.img\"", "serial = \"own\"\n  file = \"b.img\"");
+    let server = Server::start(&mut serve(&own, &[]));
+    assert!(kept.join("own.lock").exists());
+    drop(server);
 }

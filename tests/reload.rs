@@ -16,6 +16,10 @@ fn temporary_changes_leave_the_file_alone_and_end_with_a_reload() {
     place.says(0, &["lun", "create", DISK, "--memory", "1MiB", "--temporary"]);
     assert_eq!(place.text(), before);
     assert_eq!(place.json(&["status"])["temporary_changes"], true);
+    // The file would have another size than the next start expects.
+    let said = place.says(2, &["lun", "resize", DISK, "0", "16MiB", "--temporary"]);
+    has(&said, &["cannot be temporary"]);
+    assert_eq!(place.path("a.img").metadata().unwrap().len(), 8 << 20);
     // A change that is to stay does not make the others stay.
     place.says(0, &["target", "set", OTHER, "--alias", "second"]);
     has(&place.text(), &["alias = \"second\""]);

@@ -11,8 +11,8 @@ use initiator::{Lun, Session, Transfer};
 use rustix::process::Signal;
 use tokio::net::TcpStream;
 
-use support::farlun;
 use support::place::{DISK, HOME, OTHER, Place, free_address, has, soon};
+use support::{LIMIT, farlun};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lun_is_taken_offline_only_when_nobody_has_it_and_is_then_free() {
@@ -261,8 +261,50 @@ fn users_have_to_prove_themselves_and_rules_say_what_they_may_do() {
         &["chmod 600"],
     );
     let (_, log) = { place }.server.take().unwrap().stop(Signal::TERM);
+    // Who has a secret offers it at once: a login that is refused counts against its initiator. Two had none.
+    assert_eq!(log.matches("no common authentication method").count(), 2, "{log}");
     for secret in ["the secret of anna", "another secret", "secret of the disk"] {
         assert!(!log.contains(secret), "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_way_back_is_not_taken_from_a_session_without_a_word() {
+    let place = Place::new("");
+    let mut session = place.log_in(DISK, HOME).await.unwrap();
+    let away = ["target", "set", DISK, "--portal-group", "2"];
+    has(&place.says(4, &away), &[HOME, "portal group 1", "--force"]);
+    place.says(0, &["target", "set", OTHER, "--portal-group", "2"]);
+    place.says(0, &[&away[..], &["--portal-group", "1"]].concat());
+    place.says(0, &[&away[..], &["--force"]].concat());
+    // What has begun goes on.
+    session.nop(&b"still there?"[..]).await.unwrap();
+    assert!(place.log_in(DISK, HOME).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn storage_that_others_fill_is_told_of() {
+    let place = Place::new("");
+    let text = place.text();
+    place.write(&text.replace("file = \"a.img\"", "thin_threshold_percent = 1\n  file = \"a.img\""));
+    place.says(0, &["reload"]);
+    let mut session = place.log_in(DISK, HOME).await.unwrap();
+    // More than a percent in use, whatever else there is.
+    let space = rustix::fs::statvfs(place.home.path()).unwrap();
+    if space.f_bavail * 50 > space.f_blocks * 49 {
+        let filler = std::fs::File::create(place.path("filler")).unwrap();
+        let size = space.f_blocks * space.f_frsize / 25;
+        rustix::fs::fallocate(&filler, rustix::fs::FallocateFlags::empty(), 0, size).unwrap();
+    }
+    let start = Instant::now();
+    loop {
+        // SBC-4 4.7.3.8: THIN PROVISIONING SOFT THRESHOLD REACHED.
+        let outcome = session.test_unit_ready(Lun::from_number(0)).await.unwrap();
+        if format!("{outcome:?}").contains("38/07") {
+            break;
+        }
+        assert!(start.elapsed() < LIMIT, "nobody was told");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

@@ -295,9 +295,14 @@ async fn resize(
             "LUN {lun} of {target} is no device: name the size it is to have"
         ))),
         None => {
-            let force = how.force;
-            let applied: Applied = common.control.ask(&Action::Rescan { target, lun, force }).await?;
-            show::applied(&applied, common.json, false)
+            let action = Action::Rescan {
+                target,
+                lun,
+                force: how.force,
+                dry_run: how.dry_run,
+            };
+            let applied: Applied = common.control.ask(&action).await?;
+            show::applied(&applied, common.json, how.dry_run)
         }
         Some(_) if found.medium == "device" => Err(usage(format!(
             "LUN {lun} of {target} is a device: change the device's size, then farlun lun resize without one"

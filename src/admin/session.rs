@@ -3,6 +3,7 @@
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 
+use super::target::find;
 use super::{CommonArgs, show};
 use crate::control::protocol::{Action, Applied, SessionInfo, Sessions};
 use crate::exit::{Exit, Failure};
@@ -43,6 +44,7 @@ pub(crate) async fn run(args: SessionArgs) -> Result<(), Failure> {
         SessionCommand::List { target } => {
             let mut all: Sessions = common.control.ask(&Action::Sessions {}).await?;
             if let Some(target) = target {
+                let target = find(common, &target).await?.name;
                 all.sessions
                     .retain(|session| session.target.eq_ignore_ascii_case(&target));
             }

@@ -26,6 +26,12 @@ const ALIAS_MAX_BYTES: usize = 255;
 /// More commands or bytes per second than anything does: a slip of the unit.
 const RATE_MAX: u64 = 1 << 50;
 
+/// Fewer commands per second than this: Linux gives a command 30 s, and the 512 of our command window are then not over
+/// in time.
+const IOPS_LOW: u64 = 20;
+/// Fewer bytes per second: 32 commands (open-iscsi's queue of a LUN) of 1 MiB are not over in 30 s.
+const BYTES_PER_SECOND_LOW: u64 = 2 << 20;
+
 /// Turns the file into a plan of what is right in it; what is not goes to `problems`.
 pub(super) fn plan(file: File, directory: &Path, problems: &mut Problems) -> Plan {
     let mut seen = Seen::default();
@@ -91,12 +97,31 @@ fn number(
 /// `iops_max` and `bytes_per_second_max`
 fn rate(iops: Option<&Spanned<i64>>, bytes: Option<&Spanned<Size>>, problems: &mut Problems) -> RatePlan {
     let range = 1..=RATE_MAX.cast_signed();
+    let iops_line = iops.and_then(|iops| problems.line_of(&iops.span()));
     let iops = iops.map(|iops| number("iops_max", Some(iops), 1, range.clone(), problems).cast_unsigned());
     if let Some(bytes) = bytes
         && bytes.get_ref().0 > RATE_MAX
     {
         let line = problems.line_of(&bytes.span());
         problems.add(line, format!("bytes_per_second_max: at most {}", Size(RATE_MAX)));
+    }
+    let low_iops = iops.filter(|iops| *iops < IOPS_LOW);
+    let low_bytes = bytes.filter(|bytes| bytes.get_ref().0 < BYTES_PER_SECOND_LOW);
+    let low = low_iops.map(|iops| (iops_line, format!("iops_max = {iops}")));
+    let low = low.into_iter().chain(low_bytes.map(|bytes| {
+        let line = problems.line_of(&bytes.span());
+        (line, format!("bytes_per_second_max: {}", bytes.get_ref()))
+    }));
+    for (line, what) in low.collect::<Vec<_>>() {
+        problems.warn(
+            line,
+            format!(
+                "{what} is so little that commands of a full queue wait longer than the 30 s after which Linux aborts \
+                 them: allow {IOPS_LOW} commands and {} per second at least, or raise \
+                 /sys/block/sdX/device/timeout at the initiator",
+                Size(BYTES_PER_SECOND_LOW)
+            ),
+        );
     }
     RatePlan {
         iops_max: iops,

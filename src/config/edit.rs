@@ -136,6 +136,11 @@ impl Edit {
         Ok((document.to_string(), chosen))
     }
 
+    /// Whether it changes how large a file is.
+    pub(crate) fn resizes_a_file(&self) -> bool {
+        matches!(self, Self::SetLun { keys, .. } if keys.contains_key("size"))
+    }
+
     fn change(&self, document: &mut DocumentMut) -> Result<Option<u16>, EditError> {
         match self {
             Self::CreateTarget { target, keys, lun } => {

@@ -14,6 +14,25 @@ pub(crate) struct Problem {
     pub(crate) passing: bool,
 }
 
+/// Something to think about. Two are the same wherever they stand.
+#[derive(Debug, Clone)]
+pub(crate) struct Warning {
+    place: String,
+    text: String,
+}
+
+impl PartialEq for Warning {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}warning: {}", self.place, self.text)
+    }
+}
+
 /// All that is wrong, and the file it stands in.
 #[derive(Debug, Default)]
 pub(crate) struct Problems {
@@ -21,6 +40,7 @@ pub(crate) struct Problems {
     /// Byte offsets of the line starts after the first.
     line_starts: Vec<usize>,
     list: Vec<Problem>,
+    warnings: Vec<(Option<usize>, String)>,
 }
 
 impl Problems {
@@ -34,7 +54,7 @@ impl Problems {
         Self {
             file: Some(name.to_owned()),
             line_starts: text.match_indices('\n').map(|(at, _)| at + 1).collect(),
-            list: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -56,6 +76,28 @@ impl Problems {
 
     fn push(&mut self, line: Option<usize>, text: String, passing: bool) {
         self.list.push(Problem { line, text, passing });
+    }
+
+    /// Something that works, and mostly is not what somebody wants.
+    pub(crate) fn warn(&mut self, line: Option<usize>, text: impl Into<String>) {
+        self.warnings.push((line, text.into()));
+    }
+
+    /// All warnings, each with its place and by itself.
+    pub(crate) fn warnings(&self) -> impl Iterator<Item = Warning> {
+        self.warnings.iter().map(|(line, text)| Warning {
+            place: match (&self.file, line) {
+                (Some(file), Some(line)) => format!("{file}:{line}: "),
+                (Some(file), None) => format!("{file}: "),
+                (None, _) => String::new(),
+            },
+            text: text.clone(),
+        })
+    }
+
+    /// Whether something is known to be wrong with what stands in this line.
+    pub(crate) fn knows_of(&self, line: Option<usize>) -> bool {
+        line.is_some() && self.list.iter().any(|known| known.line == line)
     }
 
     /// What was found.

@@ -377,7 +377,10 @@ const SPOILT: &[(&str, &str, &[&str])] = &[
     (
         "listen = \"127.0.0.1:3260\"",
         "listen = \"127.0.0.1:3260\"\nannounce = \"nas\"",
-        &["farlun.toml:9:", "\"nas\" is no address to tell initiators: write host:port"],
+        &[
+            "farlun.toml:9:",
+            "\"nas\" is no address to tell initiators: write host:port",
+        ],
     ),
     (
         "listen = \"127.0.0.1:3260\"",
@@ -735,4 +738,35 @@ fn a_secret_in_the_wrong_place_is_not_repeated() {
     );
     let text = format!("{GOOD}[[user]]\nname = \"anna\"\nsecret_file = hush\n");
     assert!(!problems(&text).join("\n").contains("hush"), "{:?}", problems(&text));
+}
+
+#[test]
+fn a_limit_that_lets_commands_time_out_is_warned_of() {
+    let warnings = |key: &str| {
+        let (_, problems) = parsed(&GOOD.replace("lun = 0", &format!("lun = 0\n{key}")));
+        assert!(problems.is_empty(), "{problems}");
+        let warnings: Vec<String> = problems.warnings().map(|warning| warning.to_string()).collect();
+        warnings
+    };
+    for (key, part) in [
+        ("iops_max = 19", "farlun.toml:6: warning: iops_max = 19"),
+        (
+            "bytes_per_second_max = \"2047KiB\"",
+            "farlun.toml:6: warning: bytes_per_second_max",
+        ),
+    ] {
+        let warned = warnings(key);
+        assert!(warned.len() == 1 && warned[0].contains(part), "{warned:?}");
+        assert!(
+            warned[0].contains("30 s") && warned[0].contains("timeout"),
+            "{warned:?}"
+        );
+    }
+    assert_eq!(warnings("iops_max = 20"), Vec::<String>::new());
+    assert_eq!(warnings("bytes_per_second_max = \"2MiB\""), Vec::<String>::new());
+    let (_, problems) = parsed(&GOOD.replace(
+        "[[portal]]",
+        "[[target]]\nname = \"iqn.2026-11.com.example:b\"\niops_max = 1\n[[portal]]",
+    ));
+    assert_eq!(problems.warnings().count(), 1);
 }

@@ -47,6 +47,9 @@ pub(crate) enum Action {
         lun: u16,
         /// Even if it has become smaller.
         force: bool,
+        /// Only tell what would change.
+        #[serde(default)]
+        dry_run: bool,
     },
     /// Read the configuration file anew. Answered by [`Applied`].
     Reload {
@@ -386,6 +389,7 @@ mod tests {
                 target: "t".to_owned(),
                 lun: 3,
                 force: true,
+                dry_run: false,
             },
             Action::Reload {
                 force: false,

@@ -193,6 +193,8 @@ impl Stage {
         let file = self.directory.path().join("farlun.toml");
         fs::write(&file, config)?;
         let mut command = self.lab.command(Side::Cloud, &self.farlun);
+        command.env_remove("STATE_DIRECTORY");
+        command.env("XDG_STATE_HOME", self.directory.path());
         command.arg("serve").arg(&file);
         // Its own, beside that of a daemon which this machine may have.
         command.arg("--control").arg(self.directory.path().join("control.sock"));

@@ -15,7 +15,7 @@ use target_core::iscsi::node::Target;
 use target_core::iscsi::policy::Auth;
 use target_core::iscsi::shape::Rate;
 use target_core::lun::Medium;
-use target_core::scsi::{FileStore, LogicalUnit};
+use target_core::scsi::LogicalUnit;
 use target_core::server::Server;
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
@@ -24,7 +24,7 @@ use super::diff::{Change, Desired, diff};
 use super::media;
 use super::portals::{Portals, Table};
 use super::stake::at_stake;
-use crate::config::{self, Edit, LoginPlan, LunPlan, Plan, Problems, RatePlan, Source, TargetPlan};
+use crate::config::{self, Edit, LoginPlan, LunPlan, Plan, Problems, RatePlan, Source, TargetPlan, Warning};
 use crate::control::protocol::{Applied, Refusal, Why};
 use crate::{metrics, state};
 use commit::Commit;
@@ -51,6 +51,8 @@ pub(crate) struct Serving {
     /// The same with temporary changes.
     running: String,
     desired: Desired,
+    /// What has been warned of already.
+    warned: Vec<Warning>,
     portals: Portals,
     metrics: Option<metrics::Server>,
 }
@@ -114,6 +116,7 @@ impl Engine {
                 running: source.text.clone(),
                 source,
                 desired: nothing,
+                warned: Vec::new(),
                 portals: Portals::new(server.clone(), Arc::clone(&table)),
                 metrics: None,
             }),
@@ -155,6 +158,7 @@ impl Engine {
     /// What is in the way. Nothing is served then.
     pub(crate) async fn start(self: &Arc<Self>, desired: Desired, problems: Problems) -> Result<(), StartError> {
         let mut serving = self.serving.lock().await;
+        serving.warned = problems.warnings().collect();
         let changes = diff(&serving.desired, &desired);
         let prepared = self.prepare(&changes, &desired.plan, problems)?;
         self.commit(&mut serving, &changes, desired, prepared)
@@ -220,6 +224,10 @@ impl Engine {
     /// # Errors
     /// It cannot be changed like that; file and what is served are as before then.
     pub(crate) async fn edit(self: &Arc<Self>, edit: &Edit, temporary: bool, how: How) -> Result<Applied, Refusal> {
+        if temporary && edit.resizes_a_file() {
+            // The file on disk keeps the size whatever is undone: the next start would refuse it.
+            return Err(Refusal::wrong("a size cannot be temporary: leave --temporary out"));
+        }
         let mut serving = self.turn().await?;
         let (running, lun) = edit.apply(&serving.running).map_err(Refusal::wrong)?;
         let new = Source {
@@ -290,6 +298,27 @@ impl Engine {
         }
     }
 
+    /// Looks how full the storage is underneath the LUNs that have a threshold: others may be filling it.
+    pub(crate) async fn check_thresholds(&self) {
+        let (view, node) = (self.view(), Arc::clone(self.node()));
+        // A file system that hangs is not to take us with it.
+        let looked = tokio::task::spawn_blocking(move || {
+            for target in &view.desired.plan.targets {
+                let Some(found) = node.target(&target.name) else {
+                    continue;
+                };
+                let luns = target.luns.iter().filter(|lun| lun.thin_threshold_percent.is_some());
+                // It is told once: to somebody.
+                luns.filter_map(|lun| found.device.unit(lun.lun))
+                    .filter(|unit| unit.user().is_some())
+                    .for_each(|unit| unit.check_threshold());
+            }
+        });
+        if let Err(error) = looked.await {
+            tracing::error!(%error, "thresholds");
+        }
+    }
+
     /// From what is served to what `source` says. `write` is called when everything is ready and nothing is changed.
     async fn change(
         self: &Arc<Self>,
@@ -302,8 +331,11 @@ impl Engine {
         if !checked.problems.is_empty() {
             return Err(Refusal::wrong(checked.problems));
         }
+        let warnings: Vec<Warning> = checked.problems.warnings().collect();
         let changes = self.reopened_where_needed(diff(&serving.desired, &checked.desired));
         let lost = at_stake(&changes, self.node());
+        let new_warnings = warnings.iter().filter(|warning| !serving.warned.contains(warning));
+        let new_warnings: Vec<String> = new_warnings.map(ToString::to_string).collect();
         let mut applied = Applied {
             changes: changes.iter().map(ToString::to_string).collect(),
             ..Applied::default()
@@ -311,6 +343,7 @@ impl Engine {
         if how.dry_run {
             let need_force = lost.into_iter().map(|lost| format!("{lost}: needs --force"));
             applied.notes.extend(need_force);
+            applied.notes.extend(new_warnings);
             return Ok(applied);
         }
         if !how.force && !lost.is_empty() {
@@ -327,7 +360,13 @@ impl Engine {
         })?;
         write()?;
         let done = self.commit(serving, &changes, checked.desired, prepared).await;
+        if done.is_err() {
+            // What could not be put back is offline now.
+            self.show(serving);
+        }
         applied.notes = done.map_err(|error| Refusal::failed(format!("{error:#}")))?;
+        applied.notes.extend(new_warnings);
+        serving.warned = warnings;
         for change in &changes {
             tracing::info!("{change}");
         }
@@ -411,10 +450,11 @@ impl Engine {
         let unit = media::unit(lun, medium);
         unit.shaper().set(rate(lun.rate));
         // What is in memory does not outlive us, and neither do reservations of it.
-        let file = lun.medium.path().and_then(|_| state::reservations_file(&lun.serial));
-        if let Some(file) = file {
-            let shown = file.display().to_string();
-            unit.keep_reservations(Arc::new(FileStore::new(file)))
+        if lun.medium.path().is_some()
+            && let Some(kept) = state::reservations(&lun.serial)?
+        {
+            let shown = kept.file().display().to_string();
+            unit.keep_reservations(Arc::new(kept))
                 .with_context(|| format!("persistent reservations kept in {shown}: mend that file, or remove it"))?;
         }
         Ok(unit)

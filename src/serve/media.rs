@@ -85,10 +85,7 @@ fn add_problem(lun: &LunPlan, error: OpenError, named_twice: bool, problems: &mu
                 ),
             );
         }
-        _ if problems
-            .list()
-            .iter()
-            .any(|known| known.line == lun.line && lun.line.is_some()) => {}
+        _ if problems.knows_of(lun.line) => {}
         OpenError::Busy { .. } | OpenError::Io { .. } => problems.add_passing(lun.line, error.to_string()),
         _ => problems.add(lun.line, error.to_string()),
     }

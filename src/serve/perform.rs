@@ -1,5 +1,6 @@
 //! What clients of the control socket ask for, carried out.
 
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -12,7 +13,7 @@ use target_core::lun::WriteCache;
 use super::engine::{Engine, How};
 use crate::config::{LunPlan, MediumPlan, TargetPlan};
 use crate::control::protocol::{
-    Action, Applied, LunInfo, PortalInfo, Refusal, SessionInfo, Sessions, Status, TargetInfo, Targets,
+    Action, Applied, LunInfo, PortalInfo, Refusal, SessionInfo, Sessions, Status, TargetInfo, Targets, Why,
 };
 use crate::control::server::Performer;
 
@@ -40,7 +41,12 @@ impl Performer for Desk {
                 tracing::debug!(uid, ?edit, force, temporary, dry_run, "told to change");
                 json(&engine.edit(&edit, temporary, How { force, dry_run }).await?)
             }
-            Action::Rescan { target, lun, force } => json(&rescan(engine, &target, lun, force)?),
+            Action::Rescan {
+                target,
+                lun,
+                force,
+                dry_run,
+            } => json(&rescan(engine, &target, lun, How { force, dry_run })?),
             Action::Reload { force, dry_run } => {
                 tracing::info!(uid, force, dry_run, "told to reload");
                 json(&engine.reload(How { force, dry_run }).await?)
@@ -77,10 +83,7 @@ fn status(engine: &Engine) -> Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         uptime_s: engine.started().elapsed().as_secs(),
-        configuration: view.file.as_ref().map(|file| {
-            let whole = std::path::absolute(file);
-            whole.as_ref().unwrap_or(file).display().to_string()
-        }),
+        configuration: view.file.as_deref().map(whole),
         temporary_changes: view.temporary,
         portals: portals.collect(),
         tunnel_socket: plan.tunnel.as_ref().map(|tunnel| tunnel.socket.display().to_string()),
@@ -90,6 +93,12 @@ fn status(engine: &Engine) -> Status {
         luns_offline: luns - targets.iter().map(online).sum::<usize>(),
         sessions: targets.iter().map(|target| target.session_count()).sum(),
     }
+}
+
+/// A path as it is for somebody in another directory.
+fn whole(path: &Path) -> String {
+    let whole = std::path::absolute(path);
+    whole.as_deref().unwrap_or(path).display().to_string()
 }
 
 fn targets(engine: &Engine) -> Targets {
@@ -137,7 +146,7 @@ fn lun_info(target: Option<&Target>, plan: &LunPlan) -> LunInfo {
     LunInfo {
         lun: plan.lun,
         medium: medium.to_owned(),
-        path: plan.medium.path().map(|path| path.display().to_string()),
+        path: plan.medium.path().map(whole),
         size_bytes: unit.map(|unit| unit.medium().size_bytes()),
         block_size_bytes: plan.block_size_bytes,
         serial: plan.serial.clone(),
@@ -239,7 +248,7 @@ fn drop_session(engine: &Engine, tsih: u16) -> Result<Applied, Refusal> {
 }
 
 /// Takes over the size that a device has now.
-fn rescan(engine: &Engine, name: &str, lun: u16, force: bool) -> Result<Applied, Refusal> {
+fn rescan(engine: &Engine, name: &str, lun: u16, how: How) -> Result<Applied, Refusal> {
     let view = engine.view();
     let plan = view
         .desired
@@ -270,18 +279,23 @@ fn rescan(engine: &Engine, name: &str, lun: u16, force: bool) -> Result<Applied,
         return Ok(applied);
     }
     let (old, shown) = (crate::config::Size(old), crate::config::Size(new));
-    if new < old.0 && !force {
-        return Err(Refusal {
-            why: crate::control::protocol::Why::AtStake,
-            text: format!(
-                "{} has become smaller, {shown} after {old}: use --force to take that over",
-                path.display()
-            ),
-        });
-    }
-    tokio::task::block_in_place(|| unit.resize(new)).map_err(Refusal::failed)?;
     let change = format!("~ LUN {lun} of {name}: {old} to {shown}");
-    tracing::info!("{change}");
+    let smaller = new < old.0;
+    let lost = format!("{} has become smaller, {shown} after {old}", path.display());
+    match how {
+        How { dry_run: true, .. } if smaller => applied.notes.push(format!("{lost}: needs --force")),
+        How { dry_run: true, .. } => {}
+        How { force: false, .. } if smaller => {
+            return Err(Refusal {
+                why: Why::AtStake,
+                text: format!("{lost}: use --force to take that over"),
+            });
+        }
+        _ => {
+            tokio::task::block_in_place(|| unit.resize(new)).map_err(Refusal::failed)?;
+            tracing::info!("{change}");
+        }
+    }
     applied.changes.push(change);
     Ok(applied)
 }

@@ -104,6 +104,13 @@ fn by_policy(target: &Target, plan: &TargetPlan) -> Vec<String> {
             lost.push(format!("{who} may log in to {name} no more"));
             continue;
         }
+        let group = session.key.portal_group;
+        let leads = |groups: &[u16]| groups.is_empty() || groups.contains(&group);
+        if leads(&target.portal_groups()) && !leads(&plan.portal_groups) {
+            lost.push(format!(
+                "{who} came to {name} by portal group {group}, and could not log in there again"
+            ));
+        }
         for lun in target.device.slots().keys() {
             match (before.lun_mode(&session.who, *lun), policy.lun_mode(&session.who, *lun)) {
                 (Some(_), None) => lost.push(format!("{who} loses LUN {lun} of {name}")),

@@ -81,6 +81,12 @@ pub(super) fn prepare(changes: &[Change], problems: &mut Problems) -> Prepared {
                 // An empty disk in its place would be worse than none.
                 problems.add(lun.line, format!("{} is not there: put it back first", lun.medium));
             }
+            if lun.medium.path().is_some()
+                && !problems.knows_of(lun.line)
+                && let Some(text) = state::reservations_in_the_way(&lun.serial)
+            {
+                problems.add_passing(lun.line, text);
+            }
         }
         match change {
             Change::AddPortal(portal) => {
@@ -116,7 +122,7 @@ impl Prepared {
             let key = (target.clone(), lun.lun);
             if !self.media.contains_key(&key) && !self.late.contains(&key) {
                 let medium = self.created.create(lun)?;
-                state::forget_reservations(&lun.serial);
+                state::forget_reservations(&lun.serial)?;
                 self.media.insert(key, medium);
             }
         }
