@@ -130,10 +130,7 @@ async fn look(args: &ProbeArgs, chap: Option<&ChapOptions>) -> Result<(Report, O
             .map_err(|error| failed(error, &portal))?;
         session.logout().await.map_err(|error| failed(error, &portal))?;
         for target in found {
-            let addresses = target
-                .addresses
-                .iter()
-                .map(|at| format!("{}:{},{}", at.host, at.port, at.portal_group));
+            let addresses = target.addresses.iter().map(ToString::to_string);
             targets.push(TargetReport::new(target.name.clone(), addresses.collect()));
         }
     }

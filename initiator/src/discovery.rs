@@ -48,6 +48,14 @@ pub struct TargetAddress {
     pub portal_group: u16,
 }
 
+impl std::fmt::Display for TargetAddress {
+    /// As it is written on the wire (RFC 7143 §13.8).
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        write!(f, "{open}{}{close}:{},{}", self.host, self.port, self.portal_group)
+    }
+}
+
 impl TargetAddress {
     fn parse(value: &str) -> Option<TargetAddress> {
         let (place, tag) = value.rsplit_once(',')?;
@@ -165,6 +173,10 @@ mod tests {
             TargetAddress::parse("[2001:db8::1]:3261,2"),
             address("2001:db8::1", 3261, 2)
         );
+        for written in ["10.0.0.1:860,1", "nas.example:3260,65535", "[2001:db8::1]:3261,2"] {
+            let parsed = TargetAddress::parse(written).expect("as it is written");
+            assert_eq!(parsed.to_string(), written);
+        }
         for value in [
             "10.0.0.1:860",
             ":860,1",
