@@ -64,6 +64,18 @@ fn luns_and_targets_come_change_and_go_and_the_file_follows() {
     has(&said, &["+ LUN 1 of", "b.img"]);
     assert_eq!(place.text(), before);
     assert!(!place.path("b.img").exists());
+    let nowhere = [
+        "lun",
+        "create",
+        DISK,
+        "--file",
+        "none/b.img",
+        "--size",
+        "1MiB",
+        "--dry-run",
+    ];
+    has(&place.says(2, &nowhere), &["does not exist", "mkdir"]);
+    assert_eq!(place.text(), before);
 
     place.says(
         0,

@@ -340,7 +340,17 @@ impl Engine {
             changes: changes.iter().map(ToString::to_string).collect(),
             ..Applied::default()
         };
+        let try_out = |problems| {
+            let prepared = tokio::task::block_in_place(|| self.prepare(&changes, &checked.desired.plan, problems));
+            prepared.map_err(|error| match error {
+                StartError::Problems(problems) if !problems.are_all_passing() => Refusal::wrong(problems),
+                StartError::Problems(problems) => Refusal::failed(problems),
+                StartError::Failed(error) => Refusal::failed(format!("{error:#}")),
+            })
+        };
         if how.dry_run {
+            // What would be in the way is part of the answer.
+            drop(try_out(checked.problems)?);
             let need_force = lost.into_iter().map(|lost| format!("{lost}: needs --force"));
             applied.notes.extend(need_force);
             applied.notes.extend(new_warnings);
@@ -352,12 +362,7 @@ impl Engine {
                 text: format!("{}: use --force if that is what you want", lost.join("; ")),
             });
         }
-        let prepared = tokio::task::block_in_place(|| self.prepare(&changes, &checked.desired.plan, checked.problems));
-        let prepared = prepared.map_err(|error| match error {
-            StartError::Problems(problems) if !problems.are_all_passing() => Refusal::wrong(problems),
-            StartError::Problems(problems) => Refusal::failed(problems),
-            StartError::Failed(error) => Refusal::failed(format!("{error:#}")),
-        })?;
+        let prepared = try_out(checked.problems)?;
         write()?;
         let done = self.commit(serving, &changes, checked.desired, prepared).await;
         if done.is_err() {
