@@ -1,6 +1,7 @@
 //! Who is in the way: the program that listens on a port, the one that holds a lock. For messages only: where `/proc`
 //! does not tell, the answer is a guess that says so.
 
+use std::fs::Metadata;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -89,6 +90,28 @@ fn lock_pid(line: &str, inode: u64) -> Option<u32> {
     fields.get(4)?.parse().ok()
 }
 
+/// The program that has locked parts of a file (fcntl(2)), as QEMU does with the images it has open.
+pub(crate) fn record_lock_holder(file: &Metadata) -> Option<String> {
+    let device = (rustix::fs::major(file.dev()), rustix::fs::minor(file.dev()));
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    let pid = locks
+        .lines()
+        .find_map(|line| record_lock_pid(line, device, file.ino()))?;
+    // Locks of open files belong to no process.
+    Some(u32::try_from(pid).map_or_else(|_| "another program, QEMU most likely".to_owned(), describe))
+}
+
+/// The process in a line of `/proc/locks` if it is a record lock on this file (proc_locks(5)).
+fn record_lock_pid(line: &str, device: (u32, u32), inode: u64) -> Option<i32> {
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let mut place = fields.get(5)?.split(':');
+    let mut number = || u32::from_str_radix(place.next()?, 16).ok();
+    let at_device = (number()?, number()?);
+    let at_inode = place.next()?.parse::<u64>().ok()?;
+    (matches!(*fields.get(1)?, "POSIX" | "OFDLCK") && at_device == device && at_inode == inode).then_some(())?;
+    fields.get(4)?.parse().ok()
+}
+
 fn describe(pid: u32) -> String {
     match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
         Ok(name) => format!("{} (process {pid})", name.trim_end()),
@@ -123,6 +146,16 @@ mod tests {
     }
 
     #[test]
+    fn a_record_lock_is_found() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let holder = || record_lock_holder(&file.path().metadata().unwrap());
+        assert_eq!(holder(), None);
+        rustix::fs::fcntl_lock(file.as_file(), rustix::fs::FlockOperation::LockExclusive).unwrap();
+        let holder = holder().unwrap();
+        assert!(holder.contains(&std::process::id().to_string()), "{holder}");
+    }
+
+    #[test]
     fn lines_of_proc_are_read() {
         let line =
             "   0: 0100007F:0CBC 00000000:0000 0A 00000000:00000000 00:00000000 00000000  0  0 4242 1 0 100 0 0 10 0";
@@ -135,5 +168,15 @@ mod tests {
             Some(77)
         );
         assert_eq!(lock_pid("1: POSIX  ADVISORY  WRITE 77 08:01:1234 0 EOF", 1234), None);
+        for (line, expected) in [
+            ("1: POSIX  ADVISORY  WRITE 77 fe:01:1234 0 EOF", Some(77)),
+            ("1: OFDLCK ADVISORY  READ  -1 fe:01:1234 100 101", Some(-1)),
+            ("1: OFDLCK ADVISORY  READ  -1 fe:02:1234 100 101", None),
+            ("1: OFDLCK ADVISORY  READ  -1 fe:01:1235 100 101", None),
+            ("1: FLOCK  ADVISORY  WRITE 77 fe:01:1234 0 EOF", None),
+            ("1: -> POSIX  ADVISORY  WRITE 77 fe:01:1234 0 EOF", None),
+        ] {
+            assert_eq!(record_lock_pid(line, (0xfe, 1), 1234), expected, "{line}");
+        }
     }
 }

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use super::problem::Problems;
 use super::size::Size;
 use super::{LunPlan, MediumPlan, Plan, PortalPlan};
+use crate::culprit;
 
 /// Looks at the LUNs that are to be opened and the portals that are to be bound; what cannot work goes to `problems`.
 pub(crate) fn survey<'a>(
@@ -93,6 +94,12 @@ fn existing_file(lun: &LunPlan, path: &Path, found: &Metadata, size: Option<Size
         problems.add_passing(
             lun.line,
             format!("{shown} is in use as {device}: sudo losetup -d {device}, or export that with device ="),
+        );
+    }
+    if let Some(holder) = culprit::record_lock_holder(found) {
+        problems.add_passing(
+            lun.line,
+            format!("{shown} is in use by {holder}: stop that program, or name another file"),
         );
     }
     if let Some(text) = cannot_be_opened(lun, path) {
