@@ -200,3 +200,38 @@ fn a_crash_at_any_moment_leaves_a_file_that_is_right() {
         assert_eq!(place.json(&["status"])["luns"], in_file);
     }
 }
+
+#[test]
+fn what_cannot_be_put_back_is_offline_and_can_be_mended() {
+    let place = Place::new("");
+    let file = place.path("b.img");
+    place.says(
+        0,
+        &[
+            "lun",
+            "create",
+            DISK,
+            "--file",
+            file.to_str().unwrap(),
+            "--size",
+            "1MiB",
+        ],
+    );
+    // So that its serial numbers stand in the file.
+    let (now, next) = (format!("{DISK}-1"), format!("{DISK}-2"));
+    place.says(0, &["target", "rename", DISK, &now]);
+    let before = place.text();
+    let asked = before.replace(&now, &next).replace("\"1MiB\"", "\"8000000TiB\"");
+    let asked = asked.replacen("file = \"a.img\"", "offline = true\n  file = \"a.img\"", 1);
+    place.write(&asked.replace("memory = \"8000000TiB\"", "memory = \"1MiB\""));
+    // It is open, and would not be found again.
+    std::fs::rename(place.path("a.img"), place.path("away.img")).unwrap();
+    has(&place.says(1, &["reload"]), &["stays offline", "not everything"]);
+    assert_eq!(place.json(&["status"])["luns_offline"], 1);
+    assert_eq!(place.json(&["lun", "show", &now, "0"])["online"], false);
+    assert_eq!(place.json(&["lun", "show", &now, "1"])["online"], true);
+    std::fs::rename(place.path("away.img"), place.path("a.img")).unwrap();
+    place.write(&before);
+    has(&place.says(0, &["reload"]), &["~ LUN 0 of", "online"]);
+    assert_eq!(place.json(&["status"])["luns_offline"], 0);
+}

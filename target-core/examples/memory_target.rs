@@ -29,7 +29,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listener = tokio::net::TcpListener::bind(&portal).await?;
     println!("ready on {portal}");
     server
-        .serve(listener, Portal::default(), async { drop(tokio::signal::ctrl_c().await) })
+        .serve(listener, Portal::default(), async {
+            drop(tokio::signal::ctrl_c().await)
+        })
         .await;
     server.stop().await;
     Ok(())

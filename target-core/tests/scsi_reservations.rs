@@ -360,5 +360,8 @@ fn registration_rules() {
     for port in 1..256 {
         out(&attach(&device, &format!("port{port}")), 0, 0, 0, port).unwrap();
     }
-    assert_eq!(out(&attach(&device, "late"), 0, 0, 0, 999), Err(Some((0x5, 0x55, 0x04))));
+    assert_eq!(
+        out(&attach(&device, "late"), 0, 0, 0, 999),
+        Err(Some((0x5, 0x55, 0x04)))
+    );
 }

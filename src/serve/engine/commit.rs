@@ -414,8 +414,14 @@ impl<'a> Commit<'a> {
     /// What is served is another thing than the plan says: the plan is put right, so that the next change starts from
     /// what is.
     fn stays_offline(&mut self, target: &str, lun: &LunPlan, error: &anyhow::Error) -> String {
+        // It has the name that it will have back.
+        let renamed = self.undo.iter().find_map(|undo| match undo {
+            Undo::Rename { from, to } if to == target => Some(from.as_str()),
+            _ => None,
+        });
+        let name = renamed.unwrap_or(target);
         let targets = &mut self.serving.desired.plan.targets;
-        let plan = targets.iter_mut().find(|plan| plan.name == target);
+        let plan = targets.iter_mut().find(|plan| plan.name == name);
         if let Some(plan) = plan.and_then(|plan| plan.luns.iter_mut().find(|plan| plan.lun == lun.lun)) {
             plan.offline = true;
         }
