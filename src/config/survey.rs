@@ -51,6 +51,8 @@ pub(crate) fn survey_tunnel(plan: &Plan, problems: &mut Problems) {
 fn survey_file(lun: &LunPlan, path: &Path, size: Option<Size>, problems: &mut Problems) {
     let shown = path.display();
     match std::fs::metadata(path) {
+        // Left behind where a daemon was killed while it made it: nothing is lost by filling it.
+        Ok(found) if found.is_file() && found.len() == 0 && size.is_some() => missing_file(lun, path, size, problems),
         Ok(found) if found.is_file() => {
             existing_file(lun, path, &found, size, problems);
         }

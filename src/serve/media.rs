@@ -1,12 +1,14 @@
 //! Opening the media of LUNs in two steps: first what exists, which locks it and changes nothing; then, when all else is
 //! known to work, what has to be created.
 
+use std::fs::OpenOptions;
+use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use rustix::fs::Access;
+use rustix::fs::{Access, FallocateFlags, FlockOperation};
 use target_core::lun::{
     Allocation, BlockMedium, FileMedium, FileOptions, Medium, MemoryMedium, MemoryOptions, OpenError,
 };
@@ -49,9 +51,33 @@ fn identity(lun: &LunPlan) -> Option<(u64, u64)> {
     Some((found.dev(), found.ino()))
 }
 
-/// Opens the medium of a LUN; `None` if it is a file that is not there.
+/// Whether there is a file, and nothing in it.
+fn is_empty(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() == 0)
+}
+
+/// Gives a file that is there, and has nothing in it, its size.
+fn fill(path: &Path, lun: &LunPlan, size_bytes: u64) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    // Another daemon may be making it just now.
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    if file.metadata()?.len() > 0 {
+        return Err(io::Error::other("it is not empty any more"));
+    }
+    let filled = match allocation(lun) {
+        Allocation::Thick => rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size_bytes).map_err(Into::into),
+        Allocation::Thin => file.set_len(size_bytes),
+    };
+    filled.and_then(|()| file.sync_all()).inspect_err(|_| {
+        // The first error is the one to report.
+        let _ = file.set_len(0);
+    })
+}
+
+/// Opens the medium of a LUN; `None` if it is a file that is not there, or empty and to be given a size.
 pub(crate) fn open(lun: &LunPlan) -> Result<Option<Arc<dyn Medium>>, OpenError> {
     Ok(match &lun.medium {
+        MediumPlan::File { path, size: Some(_) } if is_empty(path) => None,
         MediumPlan::File { path, .. } => match FileMedium::open(path, options(lun)) {
             Ok(medium) => Some(Arc::new(medium)),
             Err(OpenError::Missing { .. }) => None,
@@ -146,6 +172,11 @@ impl Created {
         let MediumPlan::File { path, size: Some(size) } = &lun.medium else {
             anyhow::bail!("LUN {} has vanished since it was looked at", lun.lun);
         };
+        if is_empty(path) {
+            fill(path, lun, size.0).with_context(|| format!("cannot give {} its size", path.display()))?;
+            tracing::info!(path = %path.display(), size = %size, "was empty, and has its size now");
+            return Ok(Arc::new(FileMedium::open(path, options(lun))?));
+        }
         let medium =
             FileMedium::create(path, size.0, options(lun)).with_context(|| format!("cannot create LUN {}", lun.lun))?;
         tracing::info!(path = %path.display(), size = %size, "created");
