@@ -425,3 +425,21 @@ async fn a_lun_that_comes_with_rules_is_never_seen_without_them() {
     assert_eq!(session.report_luns().await.unwrap().len(), 1);
     session.logout().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_in_use_is_renamed_by_force_only_and_its_session_goes_on() {
+    let place = Place::new("");
+    let mut session = place.log_in(DISK, HOME).await.unwrap();
+    let new = "iqn.2026-11.com.example:renamed";
+    has(
+        &place.says(4, &["target", "rename", DISK, new]),
+        &[HOME, "log in", "--force"],
+    );
+    place.says(0, &["target", "show", DISK]);
+    place.says(0, &["target", "rename", DISK, new, "--force"]);
+    assert_eq!(session.report_luns().await.unwrap().len(), 1);
+    assert!(place.log_in(DISK, HOME).await.is_err(), "by the old name");
+    let mut second = place.log_in(new, HOME).await.unwrap();
+    second.logout().await.unwrap();
+    session.logout().await.unwrap();
+}

@@ -31,6 +31,11 @@ pub(crate) fn at_stake(changes: &[Change], node: &Node) -> Vec<String> {
                     lost.extend(sessions(&found).map(|who| format!("{who} loses target {}", plan.name)));
                 }
             }
+            Change::RenameTarget { from, .. } => {
+                if let Some(found) = node.target(from) {
+                    lost.extend(sessions(&found).map(|who| format!("{who} could not log in to {from} again")));
+                }
+            }
             Change::Offline { target, lun } => lost.extend(forgotten(target, lun)),
             Change::RemoveLun { target, lun } => {
                 lost.extend(forgotten(target, lun));
