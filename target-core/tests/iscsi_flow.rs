@@ -226,6 +226,33 @@ fn data_of_several_reads_comes_whole_and_in_order_however_the_line_takes_it() {
     }
 }
 
+/// Reads that run one after the other use the same memory again, which costs less than half of fresh memory for each.
+#[test]
+fn data_is_sent_before_more_is_read_as_long_as_the_line_takes_it() {
+    let node = node(Limits::default());
+    let mut wire = Wire::logged_in(&node, &[("MaxRecvDataSegmentLength", "262144")]);
+    assert!(!wire.connection.sends_first());
+    for number in 0..2u32 {
+        let command = wire.command(&read10(number * 2048, 2048), Direction::Read, MIB);
+        say(&mut wire, &command);
+    }
+    let run = |wire: &mut Wire| {
+        let job = wire.connection.next_job().expect("a read");
+        let finished = job.run(Wait::Allowed).expect("workers may block");
+        wire.connection.finished(wire.now, finished);
+    };
+    run(&mut wire);
+    assert!(wire.connection.sends_first());
+    take(&mut wire, usize::MAX);
+    assert!(!wire.connection.sends_first(), "all of it is out");
+    run(&mut wire);
+    take(&mut wire, 100_000);
+    assert!(
+        !wire.connection.sends_first(),
+        "the line takes no more: other commands are not to wait for it"
+    );
+}
+
 #[test]
 fn a_logout_is_asked_for_and_the_connection_closed_when_it_does_not_come() {
     for obeys in [true, false] {

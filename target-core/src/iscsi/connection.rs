@@ -294,6 +294,12 @@ impl Connection {
         }
     }
 
+    /// Whether there is data to send that is not in [`transmit`](Self::transmit) yet, and a line that takes it: the shell
+    /// does better to send before it runs more commands.
+    pub fn sends_first(&self) -> bool {
+        matches!(&self.phase, Phase::FullFeature(session) if session.sends_first())
+    }
+
     /// A command was run on the spot.
     pub fn finished(&mut self, now: Instant, finished: Finished) {
         self.notice(now, Notice::Finished(finished));

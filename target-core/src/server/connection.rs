@@ -203,7 +203,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
     /// Runs what can be run without blocking; the rest goes to the workers, together.
     fn run_jobs(&mut self, now: Instant) -> bool {
         let mut ran = false;
-        while self.connection.transmit().queued_bytes() < SEND_FIRST_BYTES {
+        while self.connection.transmit().queued_bytes() < SEND_FIRST_BYTES && !self.connection.sends_first() {
             let Some(job) = self.connection.next_job() else { break };
             ran = true;
             match job.run(Wait::Never) {

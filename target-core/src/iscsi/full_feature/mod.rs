@@ -374,6 +374,12 @@ impl FullFeature {
         self.start_next()
     }
 
+    /// Whether data waits to be cut on a line that has taken all there was so far: it is better sent before more is
+    /// read, from the same memory again.
+    pub(super) fn sends_first(&self) -> bool {
+        !self.sending.is_empty() && !self.is_line_slow
+    }
+
     /// A command has been run.
     pub(super) fn finished(&mut self, now: Instant, finished: Finished, out: &mut Output) {
         let Finished {
