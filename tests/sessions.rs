@@ -439,7 +439,7 @@ async fn a_target_in_use_is_renamed_by_force_only_and_its_session_goes_on() {
     place.says(0, &["target", "rename", DISK, new, "--force"]);
     assert_eq!(session.report_luns().await.unwrap().len(), 1);
     assert!(place.log_in(DISK, HOME).await.is_err(), "by the old name");
-    let mut second = place.log_in(new, HOME).await.unwrap();
+    let second = place.log_in(new, HOME).await.unwrap();
     second.logout().await.unwrap();
     session.logout().await.unwrap();
 }
