@@ -168,6 +168,9 @@ enum Open {
     Read {
         at: u16,
         since: Vec<BTreeSet<u32>>,
+        /// No write was under way at any time since: what is read is what is there. Beside a write it may be what was
+        /// there before, although the write is answered first: answers go ahead of data.
+        undisturbed: bool,
     },
     Flush,
 }
@@ -258,9 +261,16 @@ impl World {
                 for at in places {
                     self.model.may_hold[at].insert(number);
                     for open in self.open.values_mut() {
-                        if let Open::Read { at: start, since } = open
-                            && let Some(held) = at.checked_sub(usize::from(*start)).and_then(|at| since.get_mut(at))
-                        {
+                        let Open::Read {
+                            at: start,
+                            since,
+                            undisturbed,
+                        } = open
+                        else {
+                            continue;
+                        };
+                        *undisturbed = false;
+                        if let Some(held) = at.checked_sub(usize::from(*start)).and_then(|at| since.get_mut(at)) {
                             held.insert(number);
                         }
                     }
@@ -276,7 +286,9 @@ impl World {
                 let length = u32::from(blocks) * BLOCK_BYTES as u32;
                 let command = Command::new(lun, iscsi_cdb(read10(at.into(), blocks)), Transfer::In(length));
                 let since = self.model.span(at, blocks).to_vec();
-                (command, Open::Read { at, since })
+                let undisturbed = !self.open.values().any(|open| matches!(open, Open::Write { .. }));
+                let open = Open::Read { at, since, undisturbed };
+                (command, open)
             }
             Step::Flush | Step::Collect => {
                 let cdb = [0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -313,17 +325,16 @@ impl World {
                     assert!(held.contains(&number) || !held.is_empty());
                 }
             }
-            (0x00, Open::Read { at, since }) => {
+            (0x00, Open::Read { at, since, undisturbed }) => {
                 assert_eq!(outcome.data.len(), since.len() * BLOCK_BYTES);
-                let alone = !self.open.values().any(|open| matches!(open, Open::Write { .. }));
                 for ((at, bytes), since) in (usize::from(at)..).zip(outcome.data.chunks(BLOCK_BYTES)).zip(&since) {
                     let number = number_in(bytes, at);
                     assert!(
                         since.contains(&number),
                         "block {at} holds {number} and not any of {since:?}"
                     );
-                    // Nobody writes now: what is there stays.
-                    if alone && self.model.may_hold[at].is_subset(since) {
+                    // Nobody writes: what is there stays.
+                    if undisturbed {
                         self.model.may_hold[at].retain(|held| *held == number);
                         assert!(!self.model.may_hold[at].is_empty(), "block {at} went back to {number}");
                     }
